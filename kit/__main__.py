@@ -1,0 +1,197 @@
+"""``python -m kit <stage> <competition>``: one stage at a time, listed in the order data flows."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from kit import competition, settings, state
+from kit.data import demo_data, open_data
+from kit.errors import KitError, SettingError, did_you_mean
+from kit.files import storage_error
+from kit.state import STAGES, External, Run
+
+RESERVED = ("explore", "bundle", "rehearse", "verify", "evaluate", "compare", "view")
+log = logging.getLogger("kit")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The ``kit`` command. Returns the exit code: 0, 2 for a user's error, 130 after Ctrl-C."""
+    return guarded(lambda: run_one(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def guarded(work: Callable[[], None]) -> int:
+    """Run ``work``; a user's error prints its message and hint, a bug keeps its traceback."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    log.setLevel(logging.INFO)
+    try:
+        work()
+    except KitError as error:
+        return complain(error)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on where this one was", file=sys.stderr)
+        return 130
+    except OSError as error:
+        known = storage_error(error)
+        if known is None:
+            raise
+        return complain(known)
+    return 0
+
+
+def complain(error: KitError) -> int:
+    """Print an error and its hint."""
+    print(f"error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+    return 2
+
+
+def run_one(arguments: list[str]) -> None:
+    """Run the named stage, or say that it is finished."""
+    check_stage(arguments)
+    options = stage_parser().parse_args(arguments)
+    run = make_run(options)
+    if options.stage not in options.force and state.finished(run, options.stage):
+        log.info("%s: finished before, nothing has changed (--force repeats it)", options.stage)
+    else:
+        state.execute(run, options.stage)
+    state.show(run, options.stage)
+
+
+def run_flow(arguments: list[str] | None = None) -> None:
+    """Every stage in order; finished ones are skipped by key."""
+    options = flow_parser().parse_args(arguments)
+    for name in options.force:
+        if name not in STAGES:
+            raise SettingError(f"there is no stage '{name}'", did_you_mean(name, STAGES))
+    run = make_run(options)
+    for stage in STAGES.values():
+        if stage.name not in options.force and state.finished(run, stage.name):
+            log.info("== %s: finished before", stage.name)
+            continue
+        log.info("== %s: %s", stage.name, stage.help)
+        state.execute(run, stage.name)
+    for stage in STAGES:
+        state.show(run, stage)
+
+
+def check_stage(arguments: list[str]) -> None:
+    """Say which stage may have been meant, before argparse lists its choices."""
+    name = next((word for word in arguments if not word.startswith("-")), "")
+    if name in RESERVED:
+        raise SettingError(f"the stage {name} does not work yet", f"known: {', '.join(STAGES)}")
+    if name and name not in STAGES:
+        raise SettingError(f"there is no stage '{name}'", did_you_mean(name, STAGES))
+
+
+def stage_parser() -> argparse.ArgumentParser:
+    """One subcommand a stage, in flow order."""
+    parser = argparse.ArgumentParser(
+        prog="kit",
+        description="From raw medical images to a calibrated, checked submission.csv, stage by stage.",
+        epilog="Run them all with: python run_all.py [competition] [--data DIR]",
+    )
+    commands = parser.add_subparsers(dest="stage", metavar="stage", required=True)
+    for stage in STAGES.values():
+        command = commands.add_parser(
+            stage.name, help=stage.help, formatter_class=argparse.RawDescriptionHelpFormatter,
+            description=stage.help.capitalize() + ".", epilog=settings_help(stage.groups),
+        )  # fmt: skip
+        add_options(command)
+        command.set_defaults(force=[])
+        command.add_argument("--force", action="store_const", const=[stage.name],
+                             help="repeat the stage although it is finished")  # fmt: skip
+    return parser
+
+
+def flow_parser() -> argparse.ArgumentParser:
+    """The options of the whole flow."""
+    parser = argparse.ArgumentParser(
+        prog="run_all.py",
+        description="Raw images in, a calibrated and checked submission.csv out: every stage in order.",
+        epilog=f"The stages: {' '.join(STAGES)}. One at a time: python -m kit <stage> <competition>",
+    )
+    add_options(parser, default="strip-ai")
+    parser.add_argument("--force", nargs="+", default=[], metavar="STAGE",
+                        help="repeat these stages although they are finished")  # fmt: skip
+    return parser
+
+
+def settings_help(groups: Sequence[str]) -> str:
+    """The settings of a stage with the values they have in the first competition."""
+    values = settings.known(competition.find("strip-ai"))
+    mine = [f"  {k}={v}" for k, v in values.items() if k.split(".")[0] in groups]
+    return "settings for --set, with their defaults in strip-ai:\n" + "\n".join(mine) if mine else ""
+
+
+def add_options(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """The options that every command takes."""
+    known = ", ".join(competition.names())
+    parser.add_argument("competition", nargs="?" if default else None, default=default,
+                        help=f"{known}, or the path of your own my_task.py")  # fmt: skip
+    parser.add_argument("--data", type=Path, metavar="DIR",
+                        help="the folder (or zip) as the competition ships it; default: the demo")  # fmt: skip
+    parser.add_argument("--work", type=Path, default=Path("work"), metavar="DIR",
+                        help="where stages keep their results (default: work)")  # fmt: skip
+    parser.add_argument("--folds", "--out", type=Path, metavar="FILE",
+                        help="the fold table, instead of folds/<name>.csv")  # fmt: skip
+    parser.add_argument("--weights", nargs="+", action="extend", default=[], metavar="NAME=FILE",
+                        help="pretrained weights of a backbone; nothing is ever downloaded")  # fmt: skip
+    parser.add_argument("--oof", nargs="+", action="extend", default=[], metavar="NAME=FILE",
+                        help="out-of-fold predictions made elsewhere, for combine")  # fmt: skip
+    parser.add_argument("--test", nargs="+", action="extend", default=[], metavar="NAME=FILE",
+                        help="their test predictions")  # fmt: skip
+    parser.add_argument("--meta", type=Path, metavar="FILE",
+                        help="metadata by image or unit, for the metadata-only baseline")  # fmt: skip
+    parser.add_argument("--set", dest="settings", nargs="+", action="extend", default=[],
+                        metavar="KEY=VALUE", help="change a setting (see the help of its stage)")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="the seed of every draw (default: 0)")
+    parser.add_argument("--workers", type=int, default=cores(),
+                        help="processes and threads that read images; no result depends on it")  # fmt: skip
+    parser.add_argument("--threads", type=int, default=cores(),
+                        help="compute threads; part of the result, and recorded")  # fmt: skip
+
+
+def cores() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def make_run(options: argparse.Namespace) -> Run:
+    """What the options say, checked, with the demo's data made where no data was given."""
+    task = competition.find(options.competition)
+    demo = options.data is None
+    chosen = [settings.split(pair) for pair in options.settings]
+    task = settings.apply(task, [*(task.demo.settings if demo else ()), *chosen])
+    name = f"{task.name}-demo" if demo else task.name
+    work = options.work / name
+    data = demo_data(task, work, options.workers) if demo else open_data(options.data, work)
+    return Run(
+        competition=task, name=name, data=data, work=work, demo=demo, seed=options.seed,
+        threads=options.threads, workers=options.workers, weights=pairs(options.weights, "--weights"),
+        external=External(pairs(options.oof, "--oof"), pairs(options.test, "--test"), options.meta),
+        fold_table=options.folds,
+    )  # fmt: skip
+
+
+def pairs(values: Sequence[str], option: str) -> dict[str, Path]:
+    """``NAME=FILE`` words as a dictionary of files that exist; a bare FILE is named by its stem."""
+    found: dict[str, Path] = {}
+    for value in values:
+        name, equals, file = value.partition("=")
+        name, file = (name, file) if equals else (Path(value).stem, value)
+        if name in found:
+            raise SettingError(f"{option} names '{name}' twice", "give every file its own NAME=")
+        if not Path(file).exists():
+            raise SettingError(f"{option} {name}: {file} is not there", "check the path")
+        found[name] = Path(file)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""The units that a second level is fitted and scored on, and what the models say about them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from kit import folds
+from kit.combine.pools import UnitLogits, blend
+from kit.combine.predictions import Source, read_external, read_own
+from kit.errors import DataError, StageError
+from kit.state import Run, read_state
+
+log = logging.getLogger("kit")
+Models = Mapping[str, UnitLogits]
+
+
+@dataclass(frozen=True)
+class Level:
+    """Everything the second level works on.
+
+    frame: labelled units, indexed by unit_id; group_id, site, label (class number), role and outer
+        (the outer fold of the nested score; -1 outside the folds).
+    oof, holdout, test: the logits of every model, by name.
+    """
+
+    frame: pd.DataFrame
+    oof: Models
+    holdout: Models
+    test: Models
+
+    @cached_property
+    def blend(self) -> UnitLogits:
+        """The default pool of the OOF set: the mean logit of all models."""
+        return blend(list(self.oof.values()))
+
+    def part(self, role: str) -> pd.DataFrame:
+        """The units of a role that every model covers."""
+        models = self.oof if role == "fold" else self.holdout
+        if not models:
+            return self.frame.iloc[:0]
+        covered = blend(list(models.values())).logits.index
+        return self.frame.loc[self.frame.index.isin(covered) & (self.frame["role"] == role)]
+
+
+def joins_own(run: Run) -> bool:
+    """Whether our own models take part: always, unless external files come before any prediction."""
+    return not run.external.oof or "predict" in read_state(run.work)
+
+
+def gather(run: Run) -> Level:
+    """Read our own predictions and the external ones, and lay out the outer folds.
+
+    Raises:
+        DataError: there is no model, or no unit that all of them cover.
+    """
+    own = joins_own(run)
+    frame = _frame(run, own)
+    oof, holdout, test = _own(run) if own else ({}, {}, {})
+    train = run.tables.train
+    task = run.competition
+    source = Source(train["unit_id"], task.unit, task.image, task.classes)
+    for name, path in run.external.oof.items():
+        model = read_external(path, source)
+        if name in oof:
+            raise DataError(f"--oof {name} has the name of one of our models", "rename it: NAME=FILE")
+        oof[name] = _with_role(model, frame, "fold")
+        if own:
+            holdout[name] = _with_role(model, frame, "holdout")
+    test |= _external_test(run)
+    level = Level(frame, oof, holdout, test)
+    if not len(level.part("fold")):
+        raise DataError("no unit is covered by all models", "check that the files are of the same data")
+    return level
+
+
+def _own(run: Run) -> tuple[dict[str, UnitLogits], ...]:
+    folder = run.folder("predict")
+    classes = run.competition.classes
+    tables = [read_own(folder / f"{name}.csv", classes) for name in ("oof", "holdout", "test")]
+    return tuple(tables)
+
+
+def _frame(run: Run, own: bool) -> pd.DataFrame:
+    """Labelled units with their role and outer fold."""
+    classes = {name: n for n, name in enumerate(run.competition.classes)}
+    table = folds.training_folds(run) if own else run.tables.train.assign(role="fold", fold="")
+    units = table[table["role"] != "extra"].drop_duplicates("unit_id").set_index("unit_id")
+    if own:
+        outer = pd.to_numeric(units["fold"], errors="coerce").fillna(-1).astype(int)
+    else:
+        k = folds.fold_count(units.reset_index(), run.competition.second_level.folds)
+        outer = units["group_id"].map(folds.deal(units.reset_index(), k, run.seed))
+    labels = units["label"].map(classes)
+    return units[["group_id", "site", "role"]].assign(label=labels, outer=outer).sort_index()
+
+
+def _with_role(model: UnitLogits, frame: pd.DataFrame, role: str) -> UnitLogits:
+    mine = frame.index[frame["role"] == role].intersection(model.logits.index)
+    return model.on(mine.sort_values())
+
+
+def _external_test(run: Run) -> dict[str, UnitLogits]:
+    found = {}
+    table = run.tables.test
+    for name, path in run.external.test.items():
+        if name not in run.external.oof:
+            raise StageError(f"--test {name} has no --oof {name}", "give both, under one name")
+        if table is None:
+            raise DataError("--test was given, and the competition has no test table")
+        task = run.competition
+        found[name] = read_external(path, Source(table["unit_id"], task.unit, task.image, task.classes))
+    return found
+
+
+def labels_of(frame: pd.DataFrame) -> NDArray[np.int64]:
+    """The class number of each row."""
+    return frame["label"].to_numpy(dtype=np.int64)

@@ -1,0 +1,216 @@
+"""A competition is a declaration: its tables, classes, metric, and how one of its images is read.
+
+No stage asks which competition it serves; whatever a stage needs to know is a field here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from kit.errors import DataError, SettingError, did_you_mean
+from kit.metrics import Metric
+from kit.tables import check_ids, check_sample, check_train
+
+
+@dataclass(frozen=True)
+class FoldPlan:
+    """How units are kept apart."""
+
+    k: int = 5  # cross-validation folds
+    scheme: Literal["group", "site"] = "group"  # which fold column training uses
+    holdout: int = 20  # units a class in the held-out set, at most
+    holdout_share: float = 0.15  # ... and at most this share of the rarest class
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """Which tiles of an image a backbone sees."""
+
+    size: int = 224  # pixels of a stored tile, each side
+    scale: float = 8.0  # level-0 pixels a tile pixel; a photograph is resized instead
+    count: int = 16  # best tiles kept an image
+    min_tissue: float = 0.25  # least tissue share of a kept tile
+    overview: int = 32  # level-0 pixels an overview pixel
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The search over training settings: Optuna, on inner splits of each training fold."""
+
+    trials: int = 6  # trials a backbone and fold; 0 keeps the settings of `train`
+    inner: int = 2  # inner validation folds a trial
+    finetune: bool = False  # also tune backbones that are fine-tuned (slow)
+    storage: str = ""  # an Optuna RDB URL; a journal file in the work folder if empty
+
+
+@dataclass(frozen=True)
+class Training:
+    """How one backbone learns."""
+
+    # "name:mode" with mode frozen | finetune | scratch
+    backbones: tuple[str, ...] = ("tf_efficientnet_lite0:frozen",)
+    epochs: int = 30  # of the frozen mode
+    finetune_epochs: int = 10  # of the other modes
+    batch: int = 16  # bags a step
+    infer_batch: int = 32  # tiles a forward pass when predicting; part of the result
+    lr: float = 1e-3
+    finetune_lr: float = 1e-3
+    weight_decay: float = 0.1
+    drop: float = 0.2
+    pool: Literal["mean", "attention"] = "mean"
+    bag: int = 8  # tiles drawn from a bag in an epoch
+    augment: float = 0.5  # strength, 0 to 1
+    views: int = 2  # stored views a tile in frozen mode; the first is the tile itself
+    precision: Literal["no", "bf16", "fp16"] = "no"  # of training; predictions are always fp32
+
+
+@dataclass(frozen=True)
+class SecondLevel:
+    """From out-of-fold tables to calibrated probabilities."""
+
+    icc: float = 0.44  # correlation of the logits of two images of one unit
+    ridge: float = 10.0  # strength that holds the slope near 1, in units
+    folds: int = 10  # outer folds of the nested score when no fold table covers the units
+    resamples: int = 2000  # of the bootstrap
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The embedded cohort that stands in when no ``--data`` is given."""
+
+    module: str = ""  # where `make` is; empty: this competition has no demo
+    patients: int = 120
+    test_patients: int = 24
+    largest: float = 200.0  # megapixels of the largest slide; 0: no such slide
+    settings: tuple[tuple[str, str], ...] = ()  # what the demo sets, below the user's --set
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of a competition. All cells are strings, and every frame is indexed by id.
+
+    train, extra: indexed by image_id; unit_id, group_id, site, label, path.
+    test: the same without label; ``None`` where the task has no test table.
+    sample: indexed by unit_id, one column a class; ``None`` where there is none.
+    """
+
+    train: pd.DataFrame
+    test: pd.DataFrame | None = None
+    extra: pd.DataFrame | None = None
+    sample: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class Competition:
+    """The declaration of a task. Column names are those of the competition's own tables."""
+
+    name: str
+    classes: tuple[str, ...]
+    metric: Metric
+    load: Callable[[Path], Tables]  # reads the tables as shipped; use kit.tables
+    unit: str = "image_id"  # what the submission scores
+    group: str = ""  # what folds never split; the unit if empty
+    site: str = ""  # where it was acquired; empty: not known
+    image: str = "image_id"
+    label: str = "label"
+    files: str = "{split}/{image_id}.tif"  # place of an image in the data folder
+    reader: str = "photo"  # the module of kit.read that opens one
+    kaggle: str = ""
+    folds: FoldPlan = field(default_factory=FoldPlan)
+    tiles: TileGrid = field(default_factory=TileGrid)
+    tuning: Tuning = field(default_factory=Tuning)
+    training: Training = field(default_factory=Training)
+    second_level: SecondLevel = field(default_factory=SecondLevel)
+    demo: Demo = field(default_factory=Demo)
+
+    def tables(self, data: Path) -> Tables:
+        """Load, check and rename the tables of a data folder.
+
+        Raises:
+            DataError: names the file's line and value that breaks a rule.
+        """
+        raw = self.load(data)
+        train = self._rename(raw.train, data, "train")
+        check_train(train, self.classes)
+        test = None if raw.test is None else self._rename(raw.test, data, "test")
+        extra = None if raw.extra is None else self._rename(raw.extra, data, "other")
+        if extra is not None and (both := set(extra["image_id"]) & set(train["image_id"])):
+            raise DataError(f"image_id '{min(both)}' is both in {train.attrs['source']} and in extra")
+        return Tables(
+            by_image(train),
+            None if test is None else by_image(test),
+            None if extra is None else by_image(extra),
+            None if raw.sample is None else self._sample(raw.sample, test),
+        )
+
+    def _rename(self, raw: pd.DataFrame, data: Path, split: str) -> pd.DataFrame:
+        """One raw table under the kit's own column names, in its own order."""
+        ours = {"image_id": self.image, "unit_id": self.unit, "group_id": self.group or self.unit}
+        ours |= {"site": self.site, "label": self.label}
+        table = pd.DataFrame({name: raw.get(theirs, "") for name, theirs in ours.items()}, raw.index)
+        rows = raw.to_dict("records")
+        table["path"] = [str(data / self.files.format(split=split, **row)) for row in rows]
+        table.attrs["source"] = raw.attrs.get("source", f"the {split} table")
+        check_ids(table)
+        return table.drop(columns="label") if split == "test" else table
+
+    def _sample(self, raw: pd.DataFrame, test: pd.DataFrame | None) -> pd.DataFrame:
+        """The sample submission indexed by unit_id, in its own order."""
+        raw.attrs.setdefault("source", "the sample submission")
+        check_sample(raw, self.unit, set() if test is None else set(test["unit_id"]))
+        return raw.rename(columns={self.unit: "unit_id"}).set_index("unit_id")
+
+
+def by_image(table: pd.DataFrame) -> pd.DataFrame:
+    """The table indexed and sorted by image_id."""
+    return table.set_index("image_id").sort_index()
+
+
+def names() -> list[str]:
+    """The competitions that come with the kit."""
+    folder = Path(__file__).parent / "competitions"
+    return sorted(p.stem.replace("_", "-") for p in folder.glob("*.py") if p.stem != "__init__")
+
+
+def find(name: str) -> Competition:
+    """A competition by its name, or by the path of a Python file that declares one.
+
+    Raises:
+        SettingError: no such name or file, or the file does not declare exactly one competition.
+    """
+    if name.endswith(".py"):
+        return _from_file(Path(name))
+    if name not in names():
+        hint = did_you_mean(name, names()) + "; or give the path of your own my_task.py"
+        raise SettingError(f"there is no competition '{name}'", hint)
+    module = importlib.import_module(f"kit.competitions.{name.replace('-', '_')}")
+    return _declared(module.__dict__, name)
+
+
+def _from_file(path: Path) -> Competition:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise SettingError(f"{path} is not there", f"known competitions: {', '.join(names())}")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (SyntaxError, ImportError, NameError, TypeError) as error:
+        raise SettingError(f"{path} cannot be imported: {error}") from error
+    return _declared(module.__dict__, str(path))
+
+
+def _declared(content: dict[str, object], source: str) -> Competition:
+    found = [value for value in content.values() if isinstance(value, Competition)]
+    if len(found) != 1:
+        raise SettingError(
+            f"{source} declares {len(found)} competitions, and must declare one",
+            "assign one Competition(...) to a name at the top level of the file",
+        )
+    return found[0]

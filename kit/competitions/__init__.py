@@ -1,0 +1,1 @@
+"""The declared competitions: nothing but the task."""

@@ -1,0 +1,85 @@
+"""The data folder of a run: as the competition ships it, a zip of that, or the embedded demo."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import shutil
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from kit.competition import Competition, Demo
+from kit.errors import DataError
+from kit.files import fingerprint, write_json
+
+DEMO_SEED = 0  # the cohort stays the same when --seed changes the draws made on it
+log = logging.getLogger("kit")
+
+
+def demo_data(task: Competition, work: Path, workers: int) -> Path:
+    """Make the demo cohort, or find it as it was made before.
+
+    Raises:
+        DataError: the competition has none.
+    """
+    if not task.demo.module:
+        raise DataError(f"{task.name} has no embedded demo", "give its data: --data DIR")
+    log.info("no --data given: this is the embedded demo, a made cohort and not the competition's")
+    module = importlib.import_module(task.demo.module)
+    folder, marker = work / "data", work / "data" / "demo.json"
+    made = _settings(task.demo) | {"version": module.VERSION}
+    if marker.is_file():
+        if json.loads(marker.read_text()) == made:
+            return folder
+        shutil.rmtree(folder)
+    began = work / "data" / "begun.json"
+    if began.is_file() and json.loads(began.read_text()) != made:
+        shutil.rmtree(folder)
+    write_json(began, made)
+    module.make(folder, DEMO_SEED, task.demo.patients, task.demo.test_patients, workers,
+                task.demo.largest)  # fmt: skip
+    write_json(marker, made)
+    return folder
+
+
+def _settings(demo: Demo) -> dict[str, Any]:
+    """What the cohort depends on; how it is tiled and learned does not change it."""
+    content = asdict(demo)
+    content.pop("settings")
+    return content
+
+
+def open_data(data: Path, work: Path) -> Path:
+    """The folder itself, or a zip unpacked once into the work folder.
+
+    Raises:
+        DataError: there is no such folder, or the zip is damaged.
+    """
+    if data.is_dir():
+        return data
+    if not data.is_file():
+        raise DataError(f"the data folder {data} is not there", "check the path given to --data")
+    if not zipfile.is_zipfile(data):
+        raise DataError(f"{data} is neither a folder nor a zip", "give the folder or zip as shipped")
+    folder = work / f"unzipped-{fingerprint(data)[-16:]}"
+    if not folder.is_dir():
+        log.info("unpacking %s into %s", data, folder)
+        _unpack(data, folder)
+    inside = [path for path in folder.iterdir() if not path.name.startswith(("__MACOSX", "."))]
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Unpack beside the target, then rename: after a kill there is no half of it."""
+    temporary = folder.with_name(f".tmp-{folder.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        with zipfile.ZipFile(archive) as content:
+            content.extractall(temporary)
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{archive} is damaged: {error}", "download it again") from error
+    os.replace(temporary, folder)

@@ -1,0 +1,114 @@
+"""Files that appear whole or not at all, and the digests that say whether one has changed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from kit.errors import KitError, StorageError
+
+SAMPLE = 65536  # bytes hashed at each end of a large image
+
+
+def write_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, then move it into place in one step.
+
+    Raises:
+        StorageError: the disk is full, or the folder cannot be written.
+    """
+    # The process id keeps two runs apart; the suffix stays last because writers look at it.
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise storage_error(error, path) or error from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def storage_error(error: OSError, path: Path | None = None) -> KitError | None:
+    """The user's version of an operating system error, or None where it is not about storage."""
+    where = path or error.filename or "the work folder"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "free some space, or use another disk with --work DIR; then repeat the command"
+        return StorageError(f"no space is left on the disk while writing {where}", hint)
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+        hint = "choose a folder that you can write to: --work DIR, and run from such a folder"
+        return StorageError(f"{where} cannot be written: {error.strerror}", hint)
+    return None
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write bytes in one step."""
+    write_file(path, lambda temporary: temporary.write_bytes(data))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text with LF line ends in one step."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write readable JSON with sorted keys in one step."""
+    write_text(path, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def write_table(path: Path, table: pd.DataFrame, float_format: str | None = None) -> None:
+    """Write a table as CSV without its index: LF line ends, floats by ``repr`` unless a format is given."""
+    text = table.to_csv(index=False, lineterminator="\n", float_format=float_format)
+    write_text(path, text)
+
+
+def read_strings(path: Path) -> pd.DataFrame:
+    """Read a CSV with every cell as text, so that ``006388`` and ``2e3749`` stay what they are."""
+    return pd.read_csv(
+        path, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8-sig"
+    ).astype(object)
+
+
+def digest(content: object) -> str:
+    """SHA-256 of anything that JSON can hold, independent of key order."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a whole file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def fingerprint(path: Path) -> str:
+    """Size and hash of both ends of an image: reads 128 KiB of a 3 GB slide; ``missing`` if absent.
+
+    A path inside a zip archive is fingerprinted by the archive's size and ends.
+    """
+    archive, member = split_archive(path)
+    if not archive.is_file():
+        return "missing"
+    size = archive.stat().st_size
+    with archive.open("rb") as stream:
+        ends = stream.read(SAMPLE)
+        stream.seek(max(0, size - SAMPLE))
+        ends += stream.read(SAMPLE)
+    return f"{size}-{hashlib.sha256(ends).hexdigest()[:16]}{'-' + member if member else ''}"
+
+
+def split_archive(path: Path) -> tuple[Path, str]:
+    """Split ``photos.zip/a/b.png`` into the archive and its member; the member is empty for a plain file.
+
+    >>> split_archive(Path("photos.zip/a/b.png"))[1]
+    'a/b.png'
+    """
+    for parent in path.parents:
+        if parent.suffix.lower() == ".zip" and not parent.is_dir():
+            return parent, path.relative_to(parent).as_posix()
+    return path, ""

@@ -1,0 +1,89 @@
+"""``--set key=value``: the settings of each stage by dotted name, parsed by their declared type."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterable
+from typing import Any
+
+from kit.competition import Competition
+from kit.errors import SettingError, did_you_mean
+
+# The stage that a group of settings belongs to, and the field of Competition that holds it.
+GROUPS = {
+    "fold": "folds",
+    "tile": "tiles",
+    "tune": "tuning",
+    "train": "training",
+    "combine": "second_level",
+    "demo": "demo",
+}
+
+
+def known(competition: Competition) -> dict[str, Any]:
+    """Every key with its present value.
+
+    >>> from kit.competition import find
+    >>> known(find("strip-ai"))["fold.k"]
+    5
+    """
+    return {
+        f"{group}.{item.name}": getattr(getattr(competition, name), item.name)
+        for group, name in GROUPS.items()
+        for item in dataclasses.fields(getattr(competition, name))
+        if not (group == "demo" and item.name in ("module", "settings"))
+    }
+
+
+def apply(competition: Competition, pairs: Iterable[tuple[str, str]]) -> Competition:
+    """The competition with ``key=value`` pairs applied in turn.
+
+    Raises:
+        SettingError: an unknown key, or a value that is not of the key's type.
+    """
+    for key, text in pairs:
+        if key not in known(competition):
+            raise SettingError(f"there is no setting '{key}'", did_you_mean(key, known(competition)))
+        group, name = key.split(".")
+        part = getattr(competition, GROUPS[group])
+        value = parse(text, typing.get_type_hints(type(part))[name], key)
+        part = dataclasses.replace(part, **{name: value})
+        competition = dataclasses.replace(competition, **{GROUPS[group]: part})
+    return competition
+
+
+def split(pair: str) -> tuple[str, str]:
+    """``key=value`` as a pair."""
+    key, found, value = pair.partition("=")
+    if not found:
+        raise SettingError(f"--set takes key=value, and got '{pair}'", f"for example {key}=VALUE")
+    return key.strip(), value.strip()
+
+
+def parse(text: str, kind: Any, key: str) -> Any:
+    """Text as a value of a field's type.
+
+    Raises:
+        SettingError: it is none; says what the key takes.
+    """
+    if typing.get_origin(kind) is typing.Literal:
+        choices = typing.get_args(kind)
+        if text not in choices:
+            raise SettingError(f"{key} cannot be '{text}'", f"it takes one of: {', '.join(choices)}")
+        return text
+    if typing.get_origin(kind) is tuple:
+        return tuple(item.strip() for item in text.split(",") if item.strip())
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise SettingError(f"{key} cannot be '{text}'", "it takes true or false")
+        return text.lower() == "true"
+    try:
+        return kind(text)
+    except ValueError:
+        raise SettingError(f"{key} cannot be '{text}'", f"it takes a value of type {kind.__name__}") from None
+
+
+def part(competition: Competition, group: str) -> Any:
+    """The settings of one group as a plain dictionary, for a stage's key."""
+    return dataclasses.asdict(getattr(competition, GROUPS[group]))

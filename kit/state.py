@@ -1,0 +1,233 @@
+"""One run of the flow: what it works on, what is finished, and how a stage knows that it is.
+
+A stage's key is the hash of its version, its settings, the keys of the stages before it and the
+digests of the files it reads. A finished stage is recorded with its key in ``state.json``; the same
+key means the same result, so it is skipped.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import platform
+import resource
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from kit import settings
+from kit.competition import Competition, Tables
+from kit.errors import StageError
+from kit.files import digest, file_digest, write_json
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the flow: ``module`` has ``VERSION``, ``run(run)`` and ``inputs(run)``."""
+
+    name: str
+    help: str
+    module: str
+    after: tuple[str, ...] = ()  # the stages whose results it reads
+    groups: tuple[str, ...] = ()  # the settings that it depends on
+    threaded: bool = False  # sums depend on the number of compute threads
+
+    def load(self) -> ModuleType:
+        """Import the room that does the work."""
+        return importlib.import_module(self.module)
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage("fold", "keep units apart: held-out set, folds, leave-site-out",
+              "kit.folds", groups=("fold",)),
+        Stage("tile", "find tissue in each image and store its best tiles",
+              "kit.read.tiles", groups=("tile",)),
+        Stage("tune", "search training settings with Optuna on inner splits",
+              "kit.learn.tune", after=("fold", "tile"), groups=("tune", "train"), threaded=True),
+        Stage("train", "fit every backbone on every fold",
+              "kit.learn.train", after=("fold", "tile", "tune"), groups=("train",), threaded=True),
+        Stage("predict", "out-of-fold, held-out and test probabilities of every model",
+              "kit.learn.predict", after=("tile", "train"), groups=("train",), threaded=True),
+        Stage("combine", "blend, calibrate and score with honest intervals",
+              "kit.combine.evaluate", after=("fold", "predict"), groups=("combine",)),
+        Stage("submit", "write and check submission.csv",
+              "kit.deliver.submit", after=("combine",)),
+        Stage("report", "one HTML page: can I trust this number?",
+              "kit.show.report", after=("submit",)),
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class External:
+    """Predictions and metadata that were made elsewhere, by name."""
+
+    oof: Mapping[str, Path] = field(default_factory=dict)
+    test: Mapping[str, Path] = field(default_factory=dict)
+    meta: Path | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a stage works on. Paths are relative to where the command was typed, unless given."""
+
+    competition: Competition
+    name: str  # strip-ai, or strip-ai-demo
+    data: Path
+    work: Path  # WORK/<name>
+    demo: bool = False
+    seed: int = 0
+    threads: int = 1
+    workers: int = 1
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    external: External = field(default_factory=External)
+    fold_table: Path | None = None  # overrides folds/<name>.csv
+
+    @cached_property
+    def tables(self) -> Tables:
+        """The competition's tables, read and checked once."""
+        return self.competition.tables(self.data)
+
+    @property
+    def folds(self) -> Path:
+        """The fold table."""
+        return self.fold_table or Path("folds") / f"{self.name}.csv"
+
+    @property
+    def submission(self) -> Path:
+        """``submissions/<name>/<run>``, where run is 12 hex digits of the stage keys."""
+        return Path("submissions") / self.name / self.key("submit")[:12]
+
+    def folder(self, stage: str) -> Path:
+        """``WORK/<name>/<stage>``."""
+        return self.work / stage
+
+    @cached_property
+    def _keys(self) -> dict[str, str]:
+        return {}
+
+    def after(self, stage: Stage) -> tuple[str, ...]:
+        """The stages that this one reads; none of the first level where its OOF files are given."""
+        if stage.name == "combine" and self.external.oof:
+            return ()
+        return stage.after
+
+    def key(self, name: str) -> str:
+        """The key of a stage: equal keys mean equal results."""
+        if name not in self._keys:
+            self._keys[name] = digest(self.ingredients(name))
+        return self._keys[name]
+
+    def ingredients(self, name: str) -> dict[str, Any]:
+        """Everything that a stage's result depends on."""
+        stage = STAGES[name]
+        module = stage.load()
+        content: dict[str, Any] = {
+            "stage": name,
+            "version": module.VERSION,
+            "seed": self.seed,
+            "settings": {group: settings.part(self.competition, group) for group in stage.groups},
+            "after": {before: self.key(before) for before in self.after(stage)},
+            "inputs": module.inputs(self),
+        }
+        if stage.threaded:
+            content["threads"] = self.threads
+        return content
+
+    def need(self, name: str) -> None:
+        """Make sure that the stages before this one are finished with these settings.
+
+        Raises:
+            StageError: one is not; says what to type.
+        """
+        for before in self.after(STAGES[name]):
+            record = read_state(self.work).get(before)
+            if record is None or record["key"] != self.key(before):
+                why = "has not been run" if record is None else self._changed(before, record)
+                raise StageError(
+                    f"{name} needs the result of {before}, which {why}",
+                    f"type: python -m kit {before} {self.competition.name} (with the same options)",
+                )
+
+    def _changed(self, name: str, record: dict[str, Any]) -> str:
+        """Which ingredient of a finished stage is not what it was."""
+        before, now = flatten(record["ingredients"]), flatten(self.ingredients(name))
+        names = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
+        changed = [f"{k}: was {before.get(k)}, now {now.get(k)}" for k in names[:3]]
+        return f"was run with other inputs or settings ({'; '.join(changed)})"
+
+
+def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as dotted keys.
+
+    >>> flatten({"a": {"b": 1}})
+    {'a.b': 1}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def read_state(work: Path) -> dict[str, dict[str, Any]]:
+    """What is finished in a work folder: stage -> key, outputs, seconds, peak memory."""
+    path = work / "state.json"
+    if not path.is_file():
+        return {}
+    state: dict[str, dict[str, Any]] = json.loads(path.read_text())
+    return state
+
+
+def finished(run: Run, name: str) -> bool:
+    """Whether the stage's recorded key is today's, and its outputs are as it left them."""
+    record = read_state(run.work).get(name)
+    if record is None or record["key"] != run.key(name):
+        return False
+    return all(
+        Path(path).is_file() and file_digest(Path(path)) == was
+        for path, was in record["outputs"].items()
+    )
+
+
+def execute(run: Run, name: str) -> None:
+    """Run one stage and record it; what it had finished before a kill is not done again."""
+    run.need(name)
+    # Until it is finished again, nothing may believe that it is.
+    state = read_state(run.work)
+    if state.pop(name, None):
+        write_json(run.work / "state.json", state)
+    start = time.perf_counter()
+    outputs: list[Path] = STAGES[name].load().run(run)
+    state[name] = {
+        "key": run.key(name),
+        "ingredients": run.ingredients(name),
+        "outputs": {str(path): file_digest(path) for path in outputs},
+        "seconds": round(time.perf_counter() - start, 1),
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+    write_json(run.work / "state.json", state)
+
+
+def show(run: Run, name: str) -> None:
+    """Print what a finished stage has to say, where it has something."""
+    say = getattr(STAGES[name].load(), "show", None)
+    if say is not None:
+        print(say(run))
+
+
+def environment() -> dict[str, str]:
+    """The machine and the library versions that a result was made with."""
+    libraries = ("numpy", "pandas", "scikit-learn", "scipy", "torch", "timm", "albumentations",
+                 "openslide-python", "optuna", "accelerate")  # fmt: skip
+    versions = {name: metadata.version(name) for name in libraries}
+    return {"python": platform.python_version(), "machine": platform.machine(), **versions}

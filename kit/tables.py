@@ -1,0 +1,119 @@
+"""Reading the tables of a competition, and the rules that they must keep, named line by line."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pandas as pd
+
+from kit.errors import DataError, listed
+from kit.files import read_strings
+
+log = logging.getLogger("kit")
+
+
+def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    """Read a table as shipped, every cell as text, and check its columns.
+
+    Columns beyond ``columns`` are reported and ignored. Line numbers in later messages count the
+    header as line 1.
+
+    Raises:
+        DataError: the file is absent or unreadable, or lacks a column.
+    """
+    if not path.is_file():
+        raise DataError(
+            f"{path} is not there",
+            "give --data the folder as the competition ships it, with its tables at the top",
+        )
+    try:
+        table = read_strings(path)
+    except (ValueError, pd.errors.ParserError) as error:
+        raise DataError(f"{path} is not a readable CSV: {error}", "download it again") from error
+    if missing := [name for name in columns if name not in table]:
+        raise DataError(
+            f"{path} line 1: the column{'s'[: len(missing) > 1]} {', '.join(missing)}"
+            f" must be there; it has {', '.join(map(str, table.columns))}",
+            "use the table as the competition ships it",
+        )
+    if extra := [str(name) for name in table.columns if name not in columns]:
+        log.warning("%s: the extra columns %s are ignored", path, ", ".join(extra))
+    table = table[list(columns)]
+    table.attrs["source"] = str(path)
+    return table
+
+
+def read_optional(path: Path, columns: tuple[str, ...]) -> pd.DataFrame | None:
+    """Like :func:`read_table`, but ``None`` where the file is absent."""
+    return read_table(path, columns) if path.is_file() else None
+
+
+def check_ids(table: pd.DataFrame) -> None:
+    """Every image has an id, a unit and a group, and none is there twice."""
+    source = table.attrs["source"]
+    for column in ("image_id", "unit_id", "group_id"):
+        empty = table[column].str.strip() == ""
+        if empty.any():
+            raise DataError(f"{source} line {_line(empty)}: the {column} is empty")
+    _check_repeats(table, "image_id", "keep one row an image")
+
+
+def check_train(table: pd.DataFrame, classes: tuple[str, ...]) -> None:
+    """Every label is a class; a unit has one label and one group; a group has one site."""
+    source = table.attrs["source"]
+    wrong = table[~table["label"].isin(classes)]
+    if len(wrong):
+        rows = [f"line {n + 2}: image_id '{r.image_id}' has label '{r.label}'"
+                for n, r in zip(wrong.index, wrong.itertuples(), strict=True)]  # fmt: skip
+        raise DataError(
+            f"{source}: labels that are not a class of this competition:\n{listed(rows)}",
+            f"the classes are {', '.join(classes)}",
+        )
+    _check_one_value(table, "unit_id", "label")
+    _check_one_value(table, "unit_id", "group_id")
+    _check_one_value(table, "group_id", "site")
+
+
+def check_sample(sample: pd.DataFrame, unit: str, known: set[str]) -> None:
+    """The sample submission asks for each unit once, and only for units of the test table."""
+    source = sample.attrs["source"]
+    unknown = [
+        f"line {n}: {unit} '{name}'" for n, name in enumerate(sample[unit], 2) if name not in known
+    ]
+    if unknown:
+        raise DataError(
+            f"{source}: units that the test table does not have:\n{listed(unknown)}",
+            "take the sample submission and the test table of the same download",
+        )
+    _check_repeats(sample, unit, "keep one row a unit")
+
+
+def _check_repeats(table: pd.DataFrame, column: str, hint: str) -> None:
+    first: dict[str, int] = {}
+    found = []
+    for line, name in enumerate(table[column], start=2):
+        if name in first:
+            found.append(f"line {line}: {column} '{name}' is already in line {first[name]}")
+        first.setdefault(name, line)
+    if found:
+        raise DataError(f"{table.attrs['source']}: repeated rows:\n{listed(found)}", hint)
+
+
+def _check_one_value(table: pd.DataFrame, key: str, column: str) -> None:
+    """Each value of ``key`` goes with one value of ``column``."""
+    counts = table.groupby(key)[column].nunique()
+    found = []
+    for name in counts.index[counts > 1]:
+        rows = table[table[key] == name]
+        values = [f"'{value}' in line {n + 2}" for n, value in rows[column].items()]  # type: ignore[operator]
+        found.append(f"{key} '{name}' has {column} {', '.join(values)}")
+    if found:
+        raise DataError(
+            f"{table.attrs['source']}: a {key} with more than one {column}:\n{listed(found)}",
+            "correct these rows",
+        )
+
+
+def _line(wrong: pd.Series[bool]) -> int:
+    return int(wrong.to_numpy().argmax()) + 2
