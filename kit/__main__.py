@@ -76,8 +76,8 @@ def run_flow(arguments: list[str] | None = None) -> None:
             continue
         log.info("== %s: %s", stage.name, stage.help)
         state.execute(run, stage.name)
-    for stage in STAGES:
-        state.show(run, stage)
+    for name in STAGES:
+        state.show(run, name)
 
 
 def check_stage(arguments: list[str]) -> None:
@@ -126,7 +126,9 @@ def settings_help(groups: Sequence[str]) -> str:
     """The settings of a stage with the values they have in the first competition."""
     values = settings.known(competition.find("strip-ai"))
     mine = [f"  {k}={v}" for k, v in values.items() if k.split(".")[0] in groups]
-    return "settings for --set, with their defaults in strip-ai:\n" + "\n".join(mine) if mine else ""
+    return (
+        "settings for --set, with their defaults in strip-ai:\n" + "\n".join(mine) if mine else ""
+    )
 
 
 def add_options(parser: argparse.ArgumentParser, default: str | None = None) -> None:

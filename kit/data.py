@@ -64,7 +64,9 @@ def open_data(data: Path, work: Path) -> Path:
     if not data.is_file():
         raise DataError(f"the data folder {data} is not there", "check the path given to --data")
     if not zipfile.is_zipfile(data):
-        raise DataError(f"{data} is neither a folder nor a zip", "give the folder or zip as shipped")
+        raise DataError(
+            f"{data} is neither a folder nor a zip", "give the folder or zip as shipped"
+        )
     folder = work / f"unzipped-{fingerprint(data)[-16:]}"
     if not folder.is_dir():
         log.info("unpacking %s into %s", data, folder)

@@ -74,6 +74,11 @@ def read_strings(path: Path) -> pd.DataFrame:
     ).astype(object)
 
 
+def numbers(cells: pd.DataFrame) -> pd.DataFrame:
+    """Text cells as floats; NaN where one is no number."""
+    return pd.DataFrame({name: pd.to_numeric(cells[name], errors="coerce") for name in cells})
+
+
 def digest(content: object) -> str:
     """SHA-256 of anything that JSON can hold, independent of key order."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)

@@ -150,7 +150,9 @@ def _dealing_order(cells: pd.DataFrame, seed: int) -> list[str]:
     size = shuffled.sum(axis=1)
     main = shuffled.idxmax(axis=1)
     frame = pd.DataFrame({"size": -size, "rarity": main.map(cells.sum()), "cell": main})
-    return [str(group) for group in frame.sort_values(list(frame), kind="stable").index]
+    return [
+        str(group) for group in frame.sort_values(["size", "rarity", "cell"], kind="stable").index
+    ]
 
 
 def draw_holdout(units: pd.DataFrame, plan: FoldPlan, seed: int) -> set[str]:
@@ -188,13 +190,13 @@ def largest_remainder(sizes: pd.Series[int], wanted: int) -> dict[str, int]:
     >>> largest_remainder(pd.Series({"a": 6, "b": 3, "c": 1}), 5)
     {'a': 3, 'b': 2, 'c': 0}
     """
-    exact = sizes / sizes.sum() * wanted
-    room = np.maximum(sizes - 1, 0) if (sizes - 1).clip(lower=0).sum() >= wanted else sizes
+    have = sizes.to_numpy()
+    exact = have / have.sum() * wanted
+    room = np.maximum(have - 1, 0) if np.maximum(have - 1, 0).sum() >= wanted else have
     seats = np.minimum(np.floor(exact), room).astype(int)
     while seats.sum() < wanted:
-        remainder = (exact - seats).where(seats < room, -np.inf)
-        seats[remainder.idxmax()] += 1
-    return {str(site): int(n) for site, n in seats.items()}
+        seats[np.argmax(np.where(seats < room, exact - seats, -np.inf))] += 1
+    return {str(site): int(n) for site, n in zip(sizes.index, seats, strict=True)}
 
 
 def _holdout_of_groups(units: pd.DataFrame, wanted: int, seed: int) -> set[str]:
@@ -223,14 +225,11 @@ def _fill(counts: NDArray[np.int64], wanted: int) -> tuple[float, list[int]]:
 
 def describe(table: pd.DataFrame) -> dict[str, Any]:
     """Counts of a fold table, and the same in words."""
-    counts = {
-        "images": len(table),
-        "units": int(table["unit_id"].nunique()),
-        "roles": {str(k): int(n) for k, n in table["role"].value_counts().sort_index().items()},
-    }
+    roles = {str(k): int(n) for k, n in table["role"].value_counts().sort_index().items()}
+    counts = {"images": len(table), "units": int(table["unit_id"].nunique()), "roles": roles}
     units = table[table["role"] != "extra"].drop_duplicates("unit_id")
     text = [f"{len(table)} images of {counts['units']} units: " + ", ".join(
-        f"{n} images {role}" for role, n in counts["roles"].items())]  # fmt: skip
+        f"{n} images {role}" for role, n in roles.items())]  # fmt: skip
     for name, mine in [("held out", units[units["role"] == "holdout"]),
                        *((f"fold {f}", part) for f, part in units.groupby("fold") if f != "")]:  # fmt: skip
         shares = mine["label"].value_counts().sort_index()

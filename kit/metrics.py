@@ -34,7 +34,7 @@ class WeightedLogLoss:
         counts = np.bincount(labels, minlength=len(self.weights))
         if (counts == 0).any():
             raise DataError(
-                f"the {self.name} needs every class, and class number {int(np.argmin(counts))} has no row",
+                f"the {self.name} needs every class, and class {int(np.argmin(counts))} has no row",
                 "score more units, or use a metric without class weights",
             )
         weights = np.asarray(self.weights) / np.sum(self.weights)
@@ -42,7 +42,7 @@ class WeightedLogLoss:
 
     def scored_prior(self, training_prior: Array) -> Array:
         """The class shares that the score acts as if it saw: the weights, normalised."""
-        return np.asarray(self.weights) / np.sum(self.weights)
+        return np.asarray(np.asarray(self.weights) / np.sum(self.weights))
 
     def score(self, labels: NDArray[np.int64], probabilities: Array) -> float:
         """The score of probabilities ``(n, K)`` for labels ``(n,)``; lower is better."""
@@ -96,7 +96,7 @@ Metric = WeightedLogLoss | LogLoss
 def normalise(probabilities: Array) -> Array:
     """Divide rows by their sum, then clip to [1e-15, 1 - 1e-15], as the competition does."""
     rows = np.asarray(probabilities, dtype=np.float64)
-    return np.clip(rows / rows.sum(axis=1, keepdims=True), CLIP, 1 - CLIP)
+    return np.asarray(np.clip(rows / rows.sum(axis=1, keepdims=True), CLIP, 1 - CLIP))
 
 
 def row_losses(labels: NDArray[np.int64], probabilities: Array) -> Array:

@@ -44,7 +44,9 @@ def apply(competition: Competition, pairs: Iterable[tuple[str, str]]) -> Competi
     """
     for key, text in pairs:
         if key not in known(competition):
-            raise SettingError(f"there is no setting '{key}'", did_you_mean(key, known(competition)))
+            raise SettingError(
+                f"there is no setting '{key}'", did_you_mean(key, known(competition))
+            )
         group, name = key.split(".")
         part = getattr(competition, GROUPS[group])
         value = parse(text, typing.get_type_hints(type(part))[name], key)
@@ -70,7 +72,9 @@ def parse(text: str, kind: Any, key: str) -> Any:
     if typing.get_origin(kind) is typing.Literal:
         choices = typing.get_args(kind)
         if text not in choices:
-            raise SettingError(f"{key} cannot be '{text}'", f"it takes one of: {', '.join(choices)}")
+            raise SettingError(
+                f"{key} cannot be '{text}'", f"it takes one of: {', '.join(choices)}"
+            )
         return text
     if typing.get_origin(kind) is tuple:
         return tuple(item.strip() for item in text.split(",") if item.strip())
@@ -81,7 +85,9 @@ def parse(text: str, kind: Any, key: str) -> Any:
     try:
         return kind(text)
     except ValueError:
-        raise SettingError(f"{key} cannot be '{text}'", f"it takes a value of type {kind.__name__}") from None
+        raise SettingError(
+            f"{key} cannot be '{text}'", f"it takes a value of type {kind.__name__}"
+        ) from None
 
 
 def part(competition: Competition, group: str) -> Any:

@@ -106,7 +106,7 @@ def _check_one_value(table: pd.DataFrame, key: str, column: str) -> None:
     found = []
     for name in counts.index[counts > 1]:
         rows = table[table[key] == name]
-        values = [f"'{value}' in line {n + 2}" for n, value in rows[column].items()]  # type: ignore[operator]
+        values = [f"'{value}' in line {n + 2}" for n, value in rows[column].items()]
         found.append(f"{key} '{name}' has {column} {', '.join(values)}")
     if found:
         raise DataError(

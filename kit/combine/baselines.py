@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from kit.combine.calibrate import training_prior
 from kit.errors import DataError
-from kit.files import read_strings
+from kit.files import numbers, read_strings
 from kit.metrics import Array, Metric
 
 MOST_VALUES = 40  # a text column with more values is an id, not a category
@@ -23,10 +23,9 @@ def tile_metadata(path: Path) -> pd.DataFrame:
     """Size, tissue share and background colour of each training image, from ``images.csv``."""
     table = read_strings(path)
     table = table[table["split"] == "train"].set_index("image_id")
-    numbers = table[["width", "height", "tissue"]].apply(pd.to_numeric, errors="coerce")
-    colours = [_rgb(text) for text in table["background"]]
-    numbers[["red", "green", "blue"]] = pd.DataFrame(colours, index=table.index, dtype=float)
-    return numbers
+    found = numbers(table[["width", "height", "tissue"]])
+    colours = np.array([_rgb(text) for text in table["background"]])
+    return found.assign(red=colours[:, 0], green=colours[:, 1], blue=colours[:, 2])
 
 
 def _rgb(text: str) -> tuple[float, ...]:
@@ -60,9 +59,9 @@ def features(metadata: pd.DataFrame, sites: pd.Series[str]) -> pd.DataFrame:
     """
     columns: dict[str, pd.Series[float]] = {}
     for name, cells in metadata.items():
-        numbers = pd.to_numeric(cells, errors="coerce")
-        if numbers.notna().mean() > 0.5:
-            filled = numbers.fillna(numbers.median())
+        values = pd.to_numeric(cells, errors="coerce")
+        if values.notna().mean() > 0.5:
+            filled = values.fillna(values.median())
             columns[str(name)] = np.log(filled) if (filled > 0).all() else filled
         elif cells.nunique() <= MOST_VALUES:
             columns |= _one_hot(str(name), cells)
@@ -79,10 +78,12 @@ def by_unit(metadata: pd.DataFrame, units: pd.Series[str]) -> pd.DataFrame:
     """Image metadata as unit metadata: mean of numbers, first of text, and the number of images."""
     known = metadata.loc[metadata.index.intersection(units.index)]
     unit = units.loc[known.index]
-    numbers = known.apply(pd.to_numeric, errors="coerce")
-    numeric = [name for name in known if numbers[name].notna().mean() > 0.5]
+    values = numbers(known)
+    numeric = [name for name in known if values[name].notna().mean() > 0.5]
     text = [name for name in known if name not in numeric]
-    joined = pd.concat([numbers[numeric].groupby(unit).mean(), known[text].groupby(unit).first()], axis=1)
+    joined = pd.concat(
+        [values[numeric].groupby(unit).mean(), known[text].groupby(unit).first()], axis=1
+    )
     joined["images"] = units.value_counts()
     return joined
 

@@ -115,7 +115,9 @@ def nested_default(run: Run, level: Level, frame: pd.DataFrame, outer: NDArray[A
 
 
 def nested(
-    outer: NDArray[Any], classes: int, fitted: Callable[[NDArray[np.bool_], NDArray[np.bool_]], Array]
+    outer: NDArray[Any],
+    classes: int,
+    fitted: Callable[[NDArray[np.bool_], NDArray[np.bool_]], Array],
 ) -> Array:
     """Predict each outer fold by what was fitted on the others: probabilities ``(n, K)``."""
     found = np.zeros((len(outer), classes))
@@ -188,7 +190,9 @@ def add_metadata(run: Run, scores: Scores) -> list[dict[str, str]]:
     def fitted(train: NDArray[np.bool_], test: NDArray[np.bool_]) -> Array:
         return baselines.predict(matrix[train], labels[train], matrix[test], classes, task.metric)
 
-    scores.add("metadata only", "baseline", nested(frame["outer"].to_numpy(), classes, fitted), True)
+    scores.add(
+        "metadata only", "baseline", nested(frame["outer"].to_numpy(), classes, fitted), True
+    )
     return []
 
 
@@ -263,7 +267,9 @@ def _write(
     _write_units(folder / "oof.csv", run, frame.index, default)
     held = level.part("holdout").index
     pooled = blend(list(level.holdout.values())).on(held) if len(held) else None
-    _write_units(folder / "holdout.csv", run, held, None if pooled is None else _apply(run, final, pooled))
+    _write_units(
+        folder / "holdout.csv", run, held, None if pooled is None else _apply(run, final, pooled)
+    )
     _write_test(run, level, final)
     names = ("second_level.json", "metrics.json", "oof.csv", "holdout.csv", "test.csv")
     return [folder / name for name in names]
@@ -273,7 +279,9 @@ def _write_test(run: Run, level: Level, final: calibrate.Calibration) -> None:
     """The test units that every model of the blend covers."""
     if set(level.test) == set(level.oof):
         pooled = blend([level.test[name] for name in level.oof])
-        _write_units(run.folder("combine") / "test.csv", run, pooled.logits.index, _apply(run, final, pooled))
+        _write_units(
+            run.folder("combine") / "test.csv", run, pooled.logits.index, _apply(run, final, pooled)
+        )
         return
     if lacking := sorted(set(level.oof) - set(level.test)):
         log.info("no test predictions of %s: there will be nothing to submit", ", ".join(lacking))

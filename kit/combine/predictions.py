@@ -10,7 +10,7 @@ import pandas as pd
 
 from kit.combine.pools import UnitLogits, unit_logits
 from kit.errors import DataError, did_you_mean, listed
-from kit.files import read_strings
+from kit.files import numbers, read_strings
 from kit.metrics import Array
 
 COLUMNS = ("image_id", "unit_id", "model", "seed", "fold")
@@ -75,8 +75,7 @@ def _probabilities(table: pd.DataFrame, classes: tuple[str, ...], path: Path) ->
     """The table's probabilities ``(n, K)``; NaN where a cell is no number."""
     for names in ([f"p_{name}" for name in classes], list(classes)):
         if all(name in table for name in names):
-            numbers = table[names].apply(pd.to_numeric, errors="coerce")
-            return numbers.to_numpy(dtype=np.float64)
+            return numbers(table[names]).to_numpy(dtype=np.float64)
     if "predictions" in table and len(classes) == 2:
         last = pd.to_numeric(table["predictions"], errors="coerce").to_numpy(dtype=np.float64)
         return np.stack([1 - last, last], axis=1)
@@ -86,9 +85,7 @@ def _probabilities(table: pd.DataFrame, classes: tuple[str, ...], path: Path) ->
     )
 
 
-def _check(
-    ids: pd.Series[str], values: Array, source: Source, by_unit: bool, path: Path
-) -> None:
+def _check(ids: pd.Series[str], values: Array, source: Source, by_unit: bool, path: Path) -> None:
     known = set(source.units) if by_unit else set(source.units.index)
     what = source.unit_column if by_unit else source.image_column
     unknown = [f"line {n}: {what} '{name}'" for n, name in enumerate(ids, 2) if name not in known]

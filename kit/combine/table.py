@@ -14,7 +14,9 @@ def render(content: dict[str, Any]) -> str:
     widths = [max(len(row[n]) for row in cells) for n in range(len(HEADER))]
     lines = [f"{content['metric']} on {content['units']} units (lower is better)", ""]
     for n, row in enumerate(cells):
-        lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        lines.append(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
         if n == 0 or (n < len(cells) - 1 and cells[n + 1][0] != row[0]):
             lines.append("-" * (sum(widths) + 2 * len(widths) - 2))
     lines += ["", *(_sentence(gain) for gain in content["gains"])]

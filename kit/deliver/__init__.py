@@ -1,0 +1,1 @@
+"""From probabilities to a submission that another person can check."""

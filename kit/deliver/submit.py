@@ -1,0 +1,134 @@
+"""Writing the submission and everything needed to check it: the `submit` stage."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kit.deliver.check import check_submission
+from kit.errors import SubmissionError
+from kit.files import digest, file_digest, read_strings, write_file, write_json, write_table
+from kit.state import STAGES, Run, environment
+
+VERSION = 1
+FORMAT = "%.9f"
+log = logging.getLogger("kit")
+
+
+def inputs(run: Run) -> dict[str, Any]:
+    """The ids that the submission must have."""
+    return {"ids": digest(expected_ids(run))}
+
+
+def expected_ids(run: Run) -> list[str]:
+    """The sample's ids in its order; else the test units; else, with no test table, the held-out ones."""
+    if run.tables.sample is not None:
+        return list(run.tables.sample.index)
+    if run.tables.test is not None:
+        return sorted(set(run.tables.test["unit_id"]))
+    path = run.folder("combine") / "holdout.csv"
+    return sorted(read_strings(path)["unit_id"]) if path.is_file() else []
+
+
+def run(run: Run) -> list[Path]:
+    """The stage: ``submissions/<name>/<run>/``, checked, with its manifest written last."""
+    table, fallback = build(run)
+    path = run.submission / "submission.csv"
+    task = run.competition
+
+    def write(temporary: Path) -> None:
+        write_table(temporary, table, FORMAT)
+        check_submission(temporary, task.unit, task.classes, expected_ids(run))
+
+    write_file(path, write)
+    if fallback:
+        log.warning("%d of %d units have no usable image and get the prior: %s",
+                    len(fallback), len(table), ", ".join(fallback[:10]))  # fmt: skip
+    files = [path, *_copy_evidence(run)]
+    write_json(run.submission / "manifest.json", manifest(run, files, fallback))
+    return [*files, run.submission / "manifest.json"]
+
+
+def build(run: Run) -> tuple[pd.DataFrame, list[str]]:
+    """The rows to submit, and the units that get the prior since none of their images was usable.
+
+    Raises:
+        SubmissionError: nothing was predicted.
+    """
+    classes = list(run.competition.classes)
+    source = "holdout" if run.tables.test is None else "test"
+    found = read_strings(run.folder("combine") / f"{source}.csv").set_index("unit_id")
+    if not len(found):
+        raise SubmissionError(
+            f"there are no predictions of the {source} units to submit",
+            "external models need --test NAME=FILE beside each --oof NAME=FILE",
+        )
+    values = found[[f"p_{name}" for name in classes]].astype(float).set_axis(classes, axis=1)
+    ids = expected_ids(run)
+    fallback = [name for name in ids if name not in values.index]
+    prior = json.loads((run.folder("combine") / "second_level.json").read_text())["scored_prior"]
+    values = values.reindex(ids)
+    values.loc[fallback] = np.tile(prior, (len(fallback), 1))
+    values.index.name = run.competition.unit
+    return rounded(values).reset_index(), fallback
+
+
+def rounded(values: pd.DataFrame) -> pd.DataFrame:
+    """Probabilities at nine digits whose rows still sum to 1: the largest takes the remainder."""
+    numbers = values.to_numpy().round(9)
+    top = numbers.argmax(axis=1)
+    rows = np.arange(len(numbers))
+    numbers[rows, top] += 1 - numbers.sum(axis=1)
+    return pd.DataFrame(numbers, index=values.index, columns=values.columns)
+
+
+def _copy_evidence(run: Run) -> list[Path]:
+    """What someone needs to recompute the submission and its scores."""
+    combine, predict = run.folder("combine"), run.folder("predict")
+    found = [combine / "metrics.json", combine / "second_level.json", run.folds]
+    names = ("oof.csv", "holdout.csv", "test.csv")
+    found += [
+        predict / n if "predict" in run.after(STAGES["combine"]) else combine / n for n in names
+    ]
+    copies = []
+    for source in found:
+        if source.is_file():
+            name = "folds.csv" if source == run.folds else source.name
+            write_file(run.submission / name, lambda target, s=source: shutil.copyfile(s, target))  # type: ignore[misc]
+            copies.append(run.submission / name)
+    return copies
+
+
+def manifest(run: Run, files: list[Path], fallback: list[str]) -> dict[str, Any]:
+    """How the submission was made: settings, keys, versions, and the digest of every file."""
+    return {
+        "competition": run.competition.name, "kaggle": run.competition.kaggle, "demo": run.demo,
+        "run": run.submission.name, "seed": run.seed, "threads": run.threads,
+        "batch": run.competition.training.infer_batch,
+        "settings": {name: asdict(getattr(run.competition, name))
+                     for name in ("folds", "tiles", "tuning", "training", "second_level")},
+        "keys": {name: run.key(name) for name in chain(run, "submit")},
+        "environment": environment(),
+        "fallback": fallback,
+        "files": {path.name: file_digest(path) for path in files},
+    }  # fmt: skip
+
+
+def chain(run: Run, name: str) -> list[str]:
+    """A stage and all that it rests on, in flow order."""
+    found = {name}
+    for before in run.after(STAGES[name]):
+        found |= set(chain(run, before))
+    return [stage for stage in STAGES if stage in found]
+
+
+def show(run: Run) -> str:
+    """Where the submission is."""
+    return f"submission: {run.submission / 'submission.csv'}"

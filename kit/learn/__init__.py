@@ -1,0 +1,1 @@
+"""From bags of tiles to probabilities: encoders, pooling, tuning, training and prediction."""

@@ -1,0 +1,158 @@
+"""Frozen mode: the embeddings of every tile, computed once per backbone and kept.
+
+Kept in ``WORK/<name>/embed/<backbone>-<key>/``, a file a chunk of images. Chunks and forward passes
+have fixed sizes, so that the numbers do not depend on where a run was interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from kit.files import digest, fingerprint, write_file
+from kit.learn import augment, backbones
+from kit.learn.backbones import Backbone
+from kit.learn.bags import BagModel
+from kit.learn.dataset import ids_with_tiles, read_tiles
+from kit.state import Run
+
+CHUNK = 32  # images a file: what a kill can cost
+log = logging.getLogger("kit")
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The embeddings of some images, end to end.
+
+    ids: the images, sorted.
+    counts: tiles of each image ``(n,)``.
+    features: ``(T, V, D)``, V views a tile, the first of which is the tile as it is.
+    """
+
+    ids: NDArray[np.object_]
+    counts: NDArray[np.int64]
+    features: Floats
+
+    def take(self, images: NDArray[np.object_]) -> Embedded:
+        """The embeddings of these images, in this order.
+
+        Raises:
+            KeyError: one of them has none.
+        """
+        place = {name: n for n, name in enumerate(self.ids)}
+        rows = np.array([place[name] for name in images], dtype=np.int64)
+        start = np.concatenate([[0], np.cumsum(self.counts)])
+        tiles = [np.arange(start[r], start[r + 1]) for r in rows]
+        index = np.concatenate(tiles) if tiles else np.zeros(0, np.int64)
+        return Embedded(images, self.counts[rows], self.features[index])
+
+
+def embeddings(run: Run, backbone: Backbone, split: str, views: int) -> Embedded:
+    """Read the embeddings of a split, and compute those that are not there yet."""
+    ids = ids_with_tiles(run, split)
+    folder = run.folder("embed") / f"{backbone.name}-{key(run, backbone, views)[:12]}"
+    chunks = [ids[n : n + CHUNK] for n in range(0, len(ids), CHUNK)]
+    files = [folder / f"{split}-{n:05d}.npz" for n in range(len(chunks))]
+    todo = [n for n, path in enumerate(files) if not path.is_file()]
+    if todo:
+        model = frozen_encoder(run, backbone)
+        for n in tqdm(todo, desc=f"embedding {split}, {backbone.encoder}", unit=f"{CHUNK} images"):
+            shown = [_views(run, split, image, backbone.size, views) for image in chunks[n]]
+            _embed_chunk(model, shown, run.competition.training.infer_batch, files[n])
+    return _join(ids, files)
+
+
+def key(run: Run, backbone: Backbone, views: int) -> str:
+    """What embeddings depend on: tiles, weights, preprocessing and the way they are computed."""
+    weights = backbones.find_weights(backbone, run.weights)
+    training = run.competition.training
+    return digest({
+        "tiles": run.key("tile"), "weights": fingerprint(weights) if weights else None,
+        "preprocessing": backbones.preprocessing(backbone.encoder), "views": views,
+        "seed": run.seed, "batch": training.infer_batch, "threads": run.threads,
+        "strength": 1.0, "device": str(device()),
+    })  # fmt: skip
+
+
+def device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def frozen_encoder(run: Run, backbone: Backbone) -> BagModel:
+    """The encoder with its pretrained weights and preprocessing, ready to embed."""
+    return new_encoder(run, backbone, drop=0.0).to(device()).eval()
+
+
+def new_encoder(run: Run, backbone: Backbone, drop: float, pool: str = "mean") -> BagModel:
+    """A whole model with its pretrained weights, if its mode has any, and their preprocessing."""
+    encoder = backbones.build(backbone.encoder, drop)
+    weights = backbones.find_weights(backbone, run.weights)
+    if weights is not None:
+        backbones.load_weights(encoder, weights, backbone.encoder)
+    record: dict[str, Any] = backbones.preprocessing(backbone.encoder)
+    features = int(encoder.num_features)  # type: ignore[arg-type]
+    features = int(getattr(encoder, "head_hidden_size", features) or features)
+    model = BagModel(encoder, features, len(run.competition.classes), pool, drop,
+                     record["mean"], record["std"])  # fmt: skip
+    return model.to(memory_format=torch.channels_last)
+
+
+def _embed_chunk(model: BagModel, shown: list[NDArray[np.uint8]], batch: int, path: Path) -> None:
+    """Embed bags of tiles with their views, each ``(T, V, H, W, 3)``, and keep them in one file."""
+    counts = [len(tiles) for tiles in shown]
+    tiles = np.concatenate(shown)  # (T, V, H, W, 3)
+    flat = tiles.reshape(-1, *tiles.shape[2:])
+    features = forward(model, flat, batch).reshape(*tiles.shape[:2], -1)
+    write_file(path, lambda temporary: np.savez(temporary, counts=counts, features=features))
+
+
+def _views(run: Run, split: str, image: str, size: int, views: int) -> NDArray[np.uint8]:
+    """The tiles of an image and their augmented views ``(T, V, H, W, 3)``."""
+    tiles = read_tiles(run, split, image, size)
+    transform = augment.make(1.0)
+    more = [augment.apply(transform, tiles, run.seed, "view", n, image) for n in range(1, views)]
+    return np.stack([tiles, *more], axis=1)
+
+
+@torch.inference_mode()
+def forward(model: BagModel, tiles: NDArray[np.uint8], batch: int) -> Floats:
+    """Features ``(T, D)`` of tiles ``(T, H, W, 3)``, in fp32.
+
+    Every pass has ``batch`` tiles, the last one padded: another batch size changes the last digits.
+    """
+    found = []
+    for start in range(0, len(tiles), batch):
+        part = tiles[start : start + batch]
+        full = np.zeros((batch, *tiles.shape[1:]), np.uint8)
+        full[: len(part)] = part
+        pixels = torch.from_numpy(full).permute(0, 3, 1, 2).to(device())
+        found.append(model.embed(pixels)[: len(part)].float().cpu().numpy())
+    return np.concatenate(found)
+
+
+def _join(ids: NDArray[np.object_], files: list[Path]) -> Embedded:
+    counts, features = [], []
+    for path in files:
+        with np.load(path) as content:
+            counts.append(content["counts"])
+            features.append(content["features"])
+    if not files:
+        return Embedded(ids, np.zeros(0, np.int64), np.zeros((0, 1, 1), np.float32))
+    return Embedded(ids, np.concatenate(counts), np.concatenate(features))
+
+
+def standardise(model: BagModel, features: Floats) -> None:
+    """Give a frozen-mode model the mean and spread of its training fold's embeddings ``(T, D)``."""
+    center, spread = features.mean(axis=0), features.std(axis=0)
+    model.center.copy_(torch.from_numpy(center))
+    # A constant feature must not be blown up.
+    model.spread.copy_(torch.from_numpy(np.maximum(spread, 1e-3 * max(float(spread.max()), 1e-6))))

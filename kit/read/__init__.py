@@ -1,0 +1,1 @@
+"""From a file, however big or odd, to a bag of tiles."""
