@@ -70,13 +70,14 @@ def run_flow(arguments: list[str] | None = None) -> None:
         if name not in STAGES:
             raise SettingError(f"there is no stage '{name}'", did_you_mean(name, STAGES))
     run = make_run(options)
-    for stage in STAGES.values():
+    wanted = run.chain("report")
+    for stage in (STAGES[name] for name in wanted):
         if stage.name not in options.force and state.finished(run, stage.name):
             log.info("== %s: finished before", stage.name)
             continue
         log.info("== %s: %s", stage.name, stage.help)
         state.execute(run, stage.name)
-    for name in STAGES:
+    for name in wanted:
         state.show(run, name)
 
 
@@ -99,13 +100,24 @@ def stage_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="stage", metavar="stage", required=True)
     for stage in STAGES.values():
         command = commands.add_parser(
-            stage.name, help=stage.help, formatter_class=argparse.RawDescriptionHelpFormatter,
-            description=stage.help.capitalize() + ".", epilog=settings_help(stage.groups),
-        )  # fmt: skip
+            stage.name,
+            help=stage.help,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            description=stage.help.capitalize() + ".",
+            epilog=settings_help(stage.groups),
+        )
         add_options(command)
+        if stage.name == "fold":
+            command.add_argument(
+                "--out", type=Path, metavar="FILE", help="write here, not to folds/<name>.csv"
+            )
         command.set_defaults(force=[])
-        command.add_argument("--force", action="store_const", const=[stage.name],
-                             help="repeat the stage although it is finished")  # fmt: skip
+        command.add_argument(
+            "--force",
+            action="store_const",
+            const=[stage.name],
+            help="repeat the stage although it is finished",
+        )
     return parser
 
 
@@ -117,8 +129,13 @@ def flow_parser() -> argparse.ArgumentParser:
         epilog=f"The stages: {' '.join(STAGES)}. One at a time: python -m kit <stage> <competition>",
     )
     add_options(parser, default="strip-ai")
-    parser.add_argument("--force", nargs="+", default=[], metavar="STAGE",
-                        help="repeat these stages although they are finished")  # fmt: skip
+    parser.add_argument(
+        "--force",
+        nargs="+",
+        default=[],
+        metavar="STAGE",
+        help="repeat these stages although they are finished",
+    )
     return parser
 
 
@@ -126,37 +143,78 @@ def settings_help(groups: Sequence[str]) -> str:
     """The settings of a stage with the values they have in the first competition."""
     values = settings.known(competition.find("strip-ai"))
     mine = [f"  {k}={v}" for k, v in values.items() if k.split(".")[0] in groups]
-    return (
-        "settings for --set, with their defaults in strip-ai:\n" + "\n".join(mine) if mine else ""
-    )
+    return "settings for --set, with their defaults in strip-ai:\n" + "\n".join(mine) if mine else ""
 
 
 def add_options(parser: argparse.ArgumentParser, default: str | None = None) -> None:
     """The options that every command takes."""
     known = ", ".join(competition.names())
-    parser.add_argument("competition", nargs="?" if default else None, default=default,
-                        help=f"{known}, or the path of your own my_task.py")  # fmt: skip
-    parser.add_argument("--data", type=Path, metavar="DIR",
-                        help="the folder (or zip) as the competition ships it; default: the demo")  # fmt: skip
-    parser.add_argument("--work", type=Path, default=Path("work"), metavar="DIR",
-                        help="where stages keep their results (default: work)")  # fmt: skip
-    parser.add_argument("--folds", "--out", type=Path, metavar="FILE",
-                        help="the fold table, instead of folds/<name>.csv")  # fmt: skip
-    parser.add_argument("--weights", nargs="+", action="extend", default=[], metavar="NAME=FILE",
-                        help="pretrained weights of a backbone; nothing is ever downloaded")  # fmt: skip
-    parser.add_argument("--oof", nargs="+", action="extend", default=[], metavar="NAME=FILE",
-                        help="out-of-fold predictions made elsewhere, for combine")  # fmt: skip
-    parser.add_argument("--test", nargs="+", action="extend", default=[], metavar="NAME=FILE",
-                        help="their test predictions")  # fmt: skip
-    parser.add_argument("--meta", type=Path, metavar="FILE",
-                        help="metadata by image or unit, for the metadata-only baseline")  # fmt: skip
-    parser.add_argument("--set", dest="settings", nargs="+", action="extend", default=[],
-                        metavar="KEY=VALUE", help="change a setting (see the help of its stage)")  # fmt: skip
+    parser.add_argument(
+        "competition",
+        nargs="?" if default else None,
+        default=default,
+        help=f"{known}, or the path of your own my_task.py",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="the folder (or zip) as the competition ships it; default: the demo",
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("work"),
+        metavar="DIR",
+        help="where stages keep their results (default: work)",
+    )
+    parser.add_argument(
+        "--folds",
+        type=Path,
+        metavar="FILE",
+        help="use this fold table, ours or another team's; it is checked and never written",
+    )
+    parser.add_argument(
+        "--weights",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=FILE",
+        help="pretrained weights of a backbone; nothing is ever downloaded",
+    )
+    parser.add_argument(
+        "--oof",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=FILE",
+        help="out-of-fold predictions made elsewhere, for combine",
+    )
+    parser.add_argument(
+        "--test", nargs="+", action="extend", default=[], metavar="NAME=FILE", help="their test predictions"
+    )
+    parser.add_argument(
+        "--meta", type=Path, metavar="FILE", help="metadata by image or unit, for the metadata-only baseline"
+    )
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a setting (see the help of its stage)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="the seed of every draw (default: 0)")
-    parser.add_argument("--workers", type=int, default=cores(),
-                        help="processes and threads that read images; no result depends on it")  # fmt: skip
-    parser.add_argument("--threads", type=int, default=cores(),
-                        help="compute threads; part of the result, and recorded")  # fmt: skip
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=cores(),
+        help="processes and threads that read images; no result depends on it",
+    )
+    parser.add_argument(
+        "--threads", type=int, default=cores(), help="compute threads; part of the result, and recorded"
+    )
 
 
 def cores() -> int:
@@ -174,11 +232,19 @@ def make_run(options: argparse.Namespace) -> Run:
     work = options.work / name
     data = demo_data(task, work, options.workers) if demo else open_data(options.data, work)
     return Run(
-        competition=task, name=name, data=data, work=work, demo=demo, seed=options.seed,
-        threads=options.threads, workers=options.workers, weights=pairs(options.weights, "--weights"),
+        competition=task,
+        name=name,
+        data=data,
+        work=work,
+        demo=demo,
+        seed=options.seed,
+        threads=options.threads,
+        workers=options.workers,
+        weights=pairs(options.weights, "--weights"),
         external=External(pairs(options.oof, "--oof"), pairs(options.test, "--test"), options.meta),
-        fold_table=options.folds,
-    )  # fmt: skip
+        fold_table=options.folds or getattr(options, "out", None),
+        folds_given=options.folds is not None,
+    )
 
 
 def pairs(values: Sequence[str], option: str) -> dict[str, Path]:

@@ -60,10 +60,11 @@ class Training:
     finetune_epochs: int = 12  # of the other modes
     batch: int = 16  # bags a step
     infer_batch: int = 32  # tiles a forward pass when predicting; part of the result
-    lr: float = 1e-3
+    lr: float = 1e-2  # of the frozen mode
     finetune_lr: float = 3e-4
     scratch_lr: float = 3e-3
-    weight_decay: float = 0.1
+    ridge: float = 0.5  # L2 of the frozen mode, like 1 / C of a logistic regression
+    weight_decay: float = 0.05  # of the other modes
     drop: float = 0.2
     pool: Literal["mean", "attention"] = "mean"
     bag: int = 8  # tiles drawn from a bag in an epoch
@@ -143,9 +144,7 @@ class Competition:
         test = None if raw.test is None else self._rename(raw.test, data, "test")
         extra = None if raw.extra is None else self._rename(raw.extra, data, "other")
         if extra is not None and (both := set(extra["image_id"]) & set(train["image_id"])):
-            raise DataError(
-                f"image_id '{min(both)}' is both in {train.attrs['source']} and in extra"
-            )
+            raise DataError(f"image_id '{min(both)}' is both in {train.attrs['source']} and in extra")
         return Tables(
             by_image(train),
             None if test is None else by_image(test),
@@ -157,9 +156,7 @@ class Competition:
         """One raw table under the kit's own column names, in its own order."""
         ours = {"image_id": self.image, "unit_id": self.unit, "group_id": self.group or self.unit}
         ours |= {"site": self.site, "label": self.label}
-        table = pd.DataFrame(
-            {name: raw.get(theirs, "") for name, theirs in ours.items()}, raw.index
-        )
+        table = pd.DataFrame({name: raw.get(theirs, "") for name, theirs in ours.items()}, raw.index)
         rows: list[dict[str, str]] = raw.to_dict("records")  # type: ignore[assignment]
         table["path"] = [str(data / self.files.format(split=split, **row)) for row in rows]
         table.attrs["source"] = raw.attrs.get("source", f"the {split} table")

@@ -40,8 +40,7 @@ def demo_data(task: Competition, work: Path, workers: int) -> Path:
     if began.is_file() and json.loads(began.read_text()) != made:
         shutil.rmtree(folder)
     write_json(began, made)
-    module.make(folder, DEMO_SEED, task.demo.patients, task.demo.test_patients, workers,
-                task.demo.largest)  # fmt: skip
+    module.make(folder, DEMO_SEED, task.demo.patients, task.demo.test_patients, workers, task.demo.largest)
     write_json(marker, made)
     return folder
 
@@ -64,9 +63,7 @@ def open_data(data: Path, work: Path) -> Path:
     if not data.is_file():
         raise DataError(f"the data folder {data} is not there", "check the path given to --data")
     if not zipfile.is_zipfile(data):
-        raise DataError(
-            f"{data} is neither a folder nor a zip", "give the folder or zip as shipped"
-        )
+        raise DataError(f"{data} is neither a folder nor a zip", "give the folder or zip as shipped")
     folder = work / f"unzipped-{fingerprint(data)[-16:]}"
     if not folder.is_dir():
         log.info("unpacking %s into %s", data, folder)

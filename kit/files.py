@@ -69,9 +69,9 @@ def write_table(path: Path, table: pd.DataFrame, float_format: str | None = None
 
 def read_strings(path: Path) -> pd.DataFrame:
     """Read a CSV with every cell as text, so that ``006388`` and ``2e3749`` stay what they are."""
-    return pd.read_csv(
-        path, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8-sig"
-    ).astype(object)
+    return pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8-sig").astype(
+        object
+    )
 
 
 def numbers(cells: pd.DataFrame) -> pd.DataFrame:

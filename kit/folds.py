@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from kit import seeds
 from kit.competition import FoldPlan
-from kit.errors import DataError
-from kit.files import digest, read_strings, write_json, write_table
+from kit.errors import DataError, listed
+from kit.files import digest, file_digest, read_strings, write_json, write_table
 from kit.state import Run
+from kit.tables import read_table
 
 VERSION = 1
 COLUMNS = ["image_id", "unit_id", "group_id", "site", "label", "role", "fold", "fold_site"]
@@ -27,7 +28,10 @@ log = logging.getLogger("kit")
 
 def inputs(run: Run) -> dict[str, Any]:
     """The digest of the tables, without the place they came from."""
-    return {"tables": table_digest(run), "out": str(run.folds)}
+    found = {"tables": table_digest(run), "out": str(run.folds)}
+    if run.folds_given:
+        found["given"] = file_digest(run.folds) if run.folds.is_file() else "missing"
+    return found
 
 
 def table_digest(run: Run) -> str:
@@ -37,7 +41,10 @@ def table_digest(run: Run) -> str:
 
 
 def run(run: Run) -> list[Path]:
-    """The stage: write the fold table and, beside it, how it was made."""
+    """The stage: write the fold table and, beside it, how it was made; or check the one given."""
+    if run.folds_given:
+        check_given(run.folds, run.tables.train)
+        return [run.folds]
     table = assign(run.tables.train, run.competition.folds, run.seed)
     if run.tables.extra is not None:
         extra = run.tables.extra.drop(columns="path").assign(role="extra", fold="", fold_site="")
@@ -56,6 +63,25 @@ def run(run: Run) -> list[Path]:
 def read_folds(path: Path) -> pd.DataFrame:
     """A fold table as text cells, indexed by image_id; fold columns are empty outside the folds."""
     return read_strings(path).set_index("image_id")
+
+
+def check_given(path: Path, train: pd.DataFrame) -> None:
+    """A fold table from elsewhere fits the tables, and keeps every group together.
+
+    Raises:
+        DataError: a column or image is missing, an image is unknown, or a group is in two parts.
+    """
+    table = read_table(path, tuple(COLUMNS)).set_index("image_id")
+    table = table[table["role"] != "extra"]
+    for found, what in (
+        (sorted(set(train.index) - set(table.index)), "images of the train table are missing"),
+        (sorted(set(table.index) - set(train.index)), "images are not in the train table"),
+    ):
+        if found:
+            raise DataError(f"{path}: {len(found)} {what}, first '{found[0]}'", "draw new folds")
+    parts = (table["role"] + " " + table["fold"]).groupby(train["group_id"]).unique()
+    if split := [f"group '{g}' is in {', '.join(p)}" for g, p in parts.items() if len(p) > 1]:
+        raise DataError(f"{path}: groups that are not kept together:\n{listed(split)}")
 
 
 def training_folds(run: Run) -> pd.DataFrame:
@@ -103,8 +129,9 @@ def fold_count(units: pd.DataFrame, k: int) -> int:
             "add labelled groups of this class, or lower fold.holdout",
         )
     if groups.min() < k:
-        log.warning("only %d groups of class %s: %d folds, not %d",
-                    groups.min(), groups.idxmin(), groups.min(), k)  # fmt: skip
+        log.warning(
+            "only %d groups of class %s: %d folds, not %d", groups.min(), groups.idxmin(), groups.min(), k
+        )
     return int(min(k, groups.min()))
 
 
@@ -150,9 +177,7 @@ def _dealing_order(cells: pd.DataFrame, seed: int) -> list[str]:
     size = shuffled.sum(axis=1)
     main = shuffled.idxmax(axis=1)
     frame = pd.DataFrame({"size": -size, "rarity": main.map(cells.sum()), "cell": main})
-    return [
-        str(group) for group in frame.sort_values(["size", "rarity", "cell"], kind="stable").index
-    ]
+    return [str(group) for group in frame.sort_values(["size", "rarity", "cell"], kind="stable").index]
 
 
 def draw_holdout(units: pd.DataFrame, plan: FoldPlan, seed: int) -> set[str]:
@@ -228,11 +253,17 @@ def describe(table: pd.DataFrame) -> dict[str, Any]:
     roles = {str(k): int(n) for k, n in table["role"].value_counts().sort_index().items()}
     counts = {"images": len(table), "units": int(table["unit_id"].nunique()), "roles": roles}
     units = table[table["role"] != "extra"].drop_duplicates("unit_id")
-    text = [f"{len(table)} images of {counts['units']} units: " + ", ".join(
-        f"{n} images {role}" for role, n in roles.items())]  # fmt: skip
-    for name, mine in [("held out", units[units["role"] == "holdout"]),
-                       *((f"fold {f}", part) for f, part in units.groupby("fold") if f != "")]:  # fmt: skip
+    text = [
+        f"{len(table)} images of {counts['units']} units: "
+        + ", ".join(f"{n} images {role}" for role, n in roles.items())
+    ]
+    for name, mine in [
+        ("held out", units[units["role"] == "holdout"]),
+        *((f"fold {f}", part) for f, part in units.groupby("fold") if f != ""),
+    ]:
         shares = mine["label"].value_counts().sort_index()
-        text.append(f"  {name}: {len(mine)} units, " + ", ".join(
-            f"{label} {n} ({n / len(mine):.1%})" for label, n in shares.items()))  # fmt: skip
+        text.append(
+            f"  {name}: {len(mine)} units, "
+            + ", ".join(f"{label} {n} ({n / len(mine):.1%})" for label, n in shares.items())
+        )
     return {**counts, "text": text}

@@ -44,9 +44,7 @@ def apply(competition: Competition, pairs: Iterable[tuple[str, str]]) -> Competi
     """
     for key, text in pairs:
         if key not in known(competition):
-            raise SettingError(
-                f"there is no setting '{key}'", did_you_mean(key, known(competition))
-            )
+            raise SettingError(f"there is no setting '{key}'", did_you_mean(key, known(competition)))
         group, name = key.split(".")
         part = getattr(competition, GROUPS[group])
         value = parse(text, typing.get_type_hints(type(part))[name], key)
@@ -72,9 +70,7 @@ def parse(text: str, kind: Any, key: str) -> Any:
     if typing.get_origin(kind) is typing.Literal:
         choices = typing.get_args(kind)
         if text not in choices:
-            raise SettingError(
-                f"{key} cannot be '{text}'", f"it takes one of: {', '.join(choices)}"
-            )
+            raise SettingError(f"{key} cannot be '{text}'", f"it takes one of: {', '.join(choices)}")
         return text
     if typing.get_origin(kind) is tuple:
         return tuple(item.strip() for item in text.split(",") if item.strip())
@@ -85,11 +81,11 @@ def parse(text: str, kind: Any, key: str) -> Any:
     try:
         return kind(text)
     except ValueError:
-        raise SettingError(
-            f"{key} cannot be '{text}'", f"it takes a value of type {kind.__name__}"
-        ) from None
+        raise SettingError(f"{key} cannot be '{text}'", f"it takes a value of type {kind.__name__}") from None
 
 
 def part(competition: Competition, group: str) -> Any:
-    """The settings of one group as a plain dictionary, for a stage's key."""
-    return dataclasses.asdict(getattr(competition, GROUPS[group]))
+    """The settings of one group that decide its result, for a stage's key and the manifest."""
+    content = dataclasses.asdict(getattr(competition, GROUPS[group]))
+    content.pop("storage", None)  # where a study is kept decides nothing, and may hold a password
+    return content

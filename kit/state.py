@@ -45,24 +45,45 @@ class Stage:
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("fold", "keep units apart: held-out set, folds, leave-site-out",
-              "kit.folds", groups=("fold",)),
-        Stage("tile", "find tissue in each image and store its best tiles",
-              "kit.read.tiles", groups=("tile",)),
-        Stage("tune", "search training settings with Optuna on inner splits",
-              "kit.learn.tune", after=("fold", "tile"), groups=("tune", "train"), threaded=True),
-        Stage("train", "fit every backbone on every fold",
-              "kit.learn.train", after=("fold", "tile", "tune"), groups=("train",), threaded=True),
-        Stage("predict", "out-of-fold, held-out and test probabilities of every model",
-              "kit.learn.predict", after=("tile", "train"), groups=("train",), threaded=True),
-        Stage("combine", "blend, calibrate and score with honest intervals",
-              "kit.combine.evaluate", after=("fold", "predict"), groups=("combine",)),
-        Stage("submit", "write and check submission.csv",
-              "kit.deliver.submit", after=("combine",)),
-        Stage("report", "one HTML page: can I trust this number?",
-              "kit.show.report", after=("submit",)),
+        Stage("fold", "keep units apart: held-out set, folds, leave-site-out", "kit.folds", groups=("fold",)),
+        Stage(
+            "tile", "find tissue in each image and store its best tiles", "kit.read.tiles", groups=("tile",)
+        ),
+        Stage(
+            "tune",
+            "search training settings with Optuna on inner splits",
+            "kit.learn.tune",
+            after=("fold", "tile"),
+            groups=("tune", "train"),
+            threaded=True,
+        ),
+        Stage(
+            "train",
+            "fit every backbone on every fold",
+            "kit.learn.train",
+            after=("fold", "tile", "tune"),
+            groups=("train",),
+            threaded=True,
+        ),
+        Stage(
+            "predict",
+            "out-of-fold, held-out and test probabilities of every model",
+            "kit.learn.predict",
+            after=("tile", "train"),
+            groups=("train",),
+            threaded=True,
+        ),
+        Stage(
+            "combine",
+            "blend, calibrate and score with honest intervals",
+            "kit.combine.evaluate",
+            after=("fold", "predict"),
+            groups=("combine",),
+        ),
+        Stage("submit", "write and check submission.csv", "kit.deliver.submit", after=("combine",)),
+        Stage("report", "one HTML page: can I trust this number?", "kit.show.report", after=("submit",)),
     )
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -88,7 +109,8 @@ class Run:
     workers: int = 1
     weights: Mapping[str, Path] = field(default_factory=dict)
     external: External = field(default_factory=External)
-    fold_table: Path | None = None  # overrides folds/<name>.csv
+    fold_table: Path | None = None  # instead of folds/<name>.csv
+    folds_given: bool = False  # the fold table is somebody's: it is checked, never written
 
     @cached_property
     def tables(self) -> Tables:
@@ -118,6 +140,13 @@ class Run:
         if stage.name == "combine" and self.external.oof:
             return ()
         return stage.after
+
+    def chain(self, name: str) -> list[str]:
+        """A stage and all that it rests on, in flow order."""
+        found = {name}
+        for before in self.after(STAGES[name]):
+            found |= set(self.chain(before))
+        return [stage for stage in STAGES if stage in found]
 
     def key(self, name: str) -> str:
         """The key of a stage: equal keys mean equal results."""
@@ -194,14 +223,15 @@ def finished(run: Run, name: str) -> bool:
     if record is None or record["key"] != run.key(name):
         return False
     return all(
-        Path(path).is_file() and file_digest(Path(path)) == was
-        for path, was in record["outputs"].items()
+        Path(path).is_file() and file_digest(Path(path)) == was for path, was in record["outputs"].items()
     )
 
 
 def execute(run: Run, name: str) -> None:
     """Run one stage and record it; what it had finished before a kill is not done again."""
     run.need(name)
+    for left in run.folder(name).rglob(".tmp-*"):  # what a kill left of a file being written
+        left.unlink(missing_ok=True)
     # Until it is finished again, nothing may believe that it is.
     state = read_state(run.work)
     if state.pop(name, None):
@@ -227,7 +257,18 @@ def show(run: Run, name: str) -> None:
 
 def environment() -> dict[str, str]:
     """The machine and the library versions that a result was made with."""
-    libraries = ("numpy", "pandas", "scikit-learn", "scipy", "torch", "timm", "albumentations",
-                 "openslide-python", "optuna", "accelerate")  # fmt: skip
-    versions = {name: metadata.version(name) for name in libraries}
+    libraries = (
+        "numpy",
+        "pandas",
+        "scikit-learn",
+        "scipy",
+        "torch",
+        "timm",
+        "albumentations",
+        "openslide-python",
+        "optuna",
+        "accelerate",
+    )
+    installed = {item.name: item.version for item in metadata.distributions()}
+    versions = {name: installed.get(name, "not installed") for name in libraries}
     return {"python": platform.python_version(), "machine": platform.machine(), **versions}

@@ -64,8 +64,10 @@ def check_train(table: pd.DataFrame, classes: tuple[str, ...]) -> None:
     source = table.attrs["source"]
     wrong = table[~table["label"].isin(classes)]
     if len(wrong):
-        rows = [f"line {n + 2}: image_id '{r.image_id}' has label '{r.label}'"
-                for n, r in zip(wrong.index, wrong.itertuples(), strict=True)]  # fmt: skip
+        rows = [
+            f"line {n + 2}: image_id '{r.image_id}' has label '{r.label}'"
+            for n, r in zip(wrong.index, wrong.itertuples(), strict=True)
+        ]
         raise DataError(
             f"{source}: labels that are not a class of this competition:\n{listed(rows)}",
             f"the classes are {', '.join(classes)}",
@@ -78,9 +80,7 @@ def check_train(table: pd.DataFrame, classes: tuple[str, ...]) -> None:
 def check_sample(sample: pd.DataFrame, unit: str, known: set[str]) -> None:
     """The sample submission asks for each unit once, and only for units of the test table."""
     source = sample.attrs["source"]
-    unknown = [
-        f"line {n}: {unit} '{name}'" for n, name in enumerate(sample[unit], 2) if name not in known
-    ]
+    unknown = [f"line {n}: {unit} '{name}'" for n, name in enumerate(sample[unit], 2) if name not in known]
     if unknown:
         raise DataError(
             f"{source}: units that the test table does not have:\n{listed(unknown)}",

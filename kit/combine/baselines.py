@@ -81,16 +81,12 @@ def by_unit(metadata: pd.DataFrame, units: pd.Series[str]) -> pd.DataFrame:
     values = numbers(known)
     numeric = [name for name in known if values[name].notna().mean() > 0.5]
     text = [name for name in known if name not in numeric]
-    joined = pd.concat(
-        [values[numeric].groupby(unit).mean(), known[text].groupby(unit).first()], axis=1
-    )
+    joined = pd.concat([values[numeric].groupby(unit).mean(), known[text].groupby(unit).first()], axis=1)
     joined["images"] = units.value_counts()
     return joined
 
 
-def predict(
-    train: Array, labels: NDArray[np.int64], test: Array, classes: int, metric: Metric
-) -> Array:
+def predict(train: Array, labels: NDArray[np.int64], test: Array, classes: int, metric: Metric) -> Array:
     """Logistic regression on metadata, moved to the scored prior: probabilities ``(n, K)``."""
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
     model.fit(train, labels)

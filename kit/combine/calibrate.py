@@ -50,9 +50,7 @@ def prior_shift(labels: NDArray[np.int64], classes: int, metric: Metric) -> Cali
     return _calibration(1.0, -np.log(prior), prior, metric)
 
 
-def fit(
-    logits: Array, n_eff: Array, labels: NDArray[np.int64], metric: Metric, ridge: float
-) -> Calibration:
+def fit(logits: Array, n_eff: Array, labels: NDArray[np.int64], metric: Metric, ridge: float) -> Calibration:
     """Fit the bias, and a slope held near 1 by ``ridge``, by maximum likelihood: a convex problem.
 
     Args:

@@ -190,9 +190,7 @@ def add_metadata(run: Run, scores: Scores) -> list[dict[str, str]]:
     def fitted(train: NDArray[np.bool_], test: NDArray[np.bool_]) -> Array:
         return baselines.predict(matrix[train], labels[train], matrix[test], classes, task.metric)
 
-    scores.add(
-        "metadata only", "baseline", nested(frame["outer"].to_numpy(), classes, fitted), True
-    )
+    scores.add("metadata only", "baseline", nested(frame["outer"].to_numpy(), classes, fitted), True)
     return []
 
 
@@ -255,21 +253,31 @@ def score_holdout(run: Run, level: Level, final: calibrate.Calibration) -> list[
 
 
 def _write(
-    run: Run, level: Level, frame: pd.DataFrame, default: Array, final: calibrate.Calibration,
-    rows: list[dict[str, Any]], gains: list[dict[str, Any]], absent: list[dict[str, str]],
-) -> list[Path]:  # fmt: skip
+    run: Run,
+    level: Level,
+    frame: pd.DataFrame,
+    default: Array,
+    final: calibrate.Calibration,
+    rows: list[dict[str, Any]],
+    gains: list[dict[str, Any]],
+    absent: list[dict[str, str]],
+) -> list[Path]:
     folder, task = run.folder("combine"), run.competition
     plan = {"pool": "mean logit", "models": sorted(level.oof), "icc": task.second_level.icc}
     write_json(folder / "second_level.json", plan | final.to_json())
-    content = {"metric": task.metric.name, "units": len(frame), "rows": rows, "gains": gains,
-               "absent": absent, "uncovered": len(level.frame[level.frame["role"] == "fold"]) - len(frame)}  # fmt: skip
+    content = {
+        "metric": task.metric.name,
+        "units": len(frame),
+        "rows": rows,
+        "gains": gains,
+        "absent": absent,
+        "uncovered": len(level.frame[level.frame["role"] == "fold"]) - len(frame),
+    }
     write_json(folder / "metrics.json", content)
     _write_units(folder / "oof.csv", run, frame.index, default)
     held = level.part("holdout").index
     pooled = blend(list(level.holdout.values())).on(held) if len(held) else None
-    _write_units(
-        folder / "holdout.csv", run, held, None if pooled is None else _apply(run, final, pooled)
-    )
+    _write_units(folder / "holdout.csv", run, held, None if pooled is None else _apply(run, final, pooled))
     _write_test(run, level, final)
     names = ("second_level.json", "metrics.json", "oof.csv", "holdout.csv", "test.csv")
     return [folder / name for name in names]
@@ -279,11 +287,10 @@ def _write_test(run: Run, level: Level, final: calibrate.Calibration) -> None:
     """The test units that every model of the blend covers."""
     if set(level.test) == set(level.oof):
         pooled = blend([level.test[name] for name in level.oof])
-        _write_units(
-            run.folder("combine") / "test.csv", run, pooled.logits.index, _apply(run, final, pooled)
-        )
+        _write_units(run.folder("combine") / "test.csv", run, pooled.logits.index, _apply(run, final, pooled))
         return
-    if lacking := sorted(set(level.oof) - set(level.test)):
+    lacking = sorted(set(level.oof) - set(level.test))
+    if run.tables.test is not None:
         log.info("no test predictions of %s: there will be nothing to submit", ", ".join(lacking))
     _write_units(run.folder("combine") / "test.csv", run, pd.Index([]), None)
 

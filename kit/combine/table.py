@@ -14,9 +14,7 @@ def render(content: dict[str, Any]) -> str:
     widths = [max(len(row[n]) for row in cells) for n in range(len(HEADER))]
     lines = [f"{content['metric']} on {content['units']} units (lower is better)", ""]
     for n, row in enumerate(cells):
-        lines.append(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        )
+        lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
         if n == 0 or (n < len(cells) - 1 and cells[n + 1][0] != row[0]):
             lines.append("-" * (sum(widths) + 2 * len(widths) - 2))
     lines += ["", *(_sentence(gain) for gain in content["gains"])]
@@ -39,7 +37,9 @@ def _sentence(gain: dict[str, Any]) -> str:
     if gain["first"] == "limit":
         return f"the {gain['second']} is {gain['gain']:.4f} +- {gain['se']:.4f} above the limit"
     verdict = f"{errors:.1f} standard errors" if errors >= 2 else "not distinguishable"
-    return (f"the {gain['first']} beats the {gain['second']} by {gain['gain']:.4f}"
-            f" +- {gain['se']:.4f}: {verdict}" if gain["gain"] > 0 else
-            f"the {gain['first']} does not beat the {gain['second']}"
-            f" ({gain['gain']:.4f} +- {gain['se']:.4f})")  # fmt: skip
+    return (
+        f"the {gain['first']} beats the {gain['second']} by {gain['gain']:.4f} +- {gain['se']:.4f}: {verdict}"
+        if gain["gain"] > 0
+        else f"the {gain['first']} does not beat the {gain['second']}"
+        f" ({gain['gain']:.4f} +- {gain['se']:.4f})"
+    )

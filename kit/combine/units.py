@@ -69,18 +69,14 @@ def gather(run: Run) -> Level:
     for name, path in run.external.oof.items():
         model = read_external(path, source)
         if name in oof:
-            raise DataError(
-                f"--oof {name} has the name of one of our models", "rename it: NAME=FILE"
-            )
+            raise DataError(f"--oof {name} has the name of one of our models", "rename it: NAME=FILE")
         oof[name] = _with_role(model, frame, "fold")
         if own:
             holdout[name] = _with_role(model, frame, "holdout")
     test |= _external_test(run)
     level = Level(frame, oof, holdout, test)
     if not len(level.part("fold")):
-        raise DataError(
-            "no unit is covered by all models", "check that the files are of the same data"
-        )
+        raise DataError("no unit is covered by all models", "check that the files are of the same data")
     return level
 
 
@@ -119,9 +115,7 @@ def _external_test(run: Run) -> dict[str, UnitLogits]:
         if table is None:
             raise DataError("--test was given, and the competition has no test table")
         task = run.competition
-        found[name] = read_external(
-            path, Source(table["unit_id"], task.unit, task.image, task.classes)
-        )
+        found[name] = read_external(path, Source(table["unit_id"], task.unit, task.image, task.classes))
     return found
 
 

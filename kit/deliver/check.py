@@ -12,9 +12,7 @@ from kit.errors import SubmissionError
 from kit.files import numbers, read_strings
 
 
-def check_submission(
-    path: Path, unit: str, classes: Sequence[str], expected: Sequence[str]
-) -> None:
+def check_submission(path: Path, unit: str, classes: Sequence[str], expected: Sequence[str]) -> None:
     """Check a submission as the competition will read it.
 
     Args:
@@ -30,8 +28,10 @@ def check_submission(
         raise SubmissionError(f"{path} cannot be read as a CSV: {error}") from error
     columns = [unit, *classes]
     if list(table.columns) != columns:
-        raise SubmissionError(f"{path} line 1: the columns are {', '.join(table.columns)}",
-                              f"they must be {', '.join(columns)}, in this order")  # fmt: skip
+        raise SubmissionError(
+            f"{path} line 1: the columns are {', '.join(table.columns)}",
+            f"they must be {', '.join(columns)}, in this order",
+        )
     _check_ids(path, unit, table[unit].tolist(), list(expected))
     _check_values(path, unit, table, classes)
 
@@ -42,24 +42,20 @@ def _check_ids(path: Path, unit: str, ids: list[str], expected: list[str]) -> No
     seen: dict[str, int] = {}
     for line, name in enumerate(ids, start=2):
         if name in seen:
-            raise SubmissionError(
-                f"{path} line {line}: {unit} '{name}' is already in line {seen[name]}"
-            )
+            raise SubmissionError(f"{path} line {line}: {unit} '{name}' is already in line {seen[name]}")
         if name not in wanted:
             as_number = [e for e in expected if _same_number(e, name)]
-            hint = (
-                f"'{as_number[0]}' was turned into a number: keep ids as text" if as_number else ""
-            )
+            hint = f"'{as_number[0]}' was turned into a number: keep ids as text" if as_number else ""
             raise SubmissionError(f"{path} line {line}: {unit} '{name}' is not in the sample", hint)
         seen[name] = line
     if missing := [name for name in expected if name not in seen]:
-        raise SubmissionError(
-            f"{path}: {len(missing)} ids of the sample are missing, first '{missing[0]}'"
-        )
+        raise SubmissionError(f"{path}: {len(missing)} ids of the sample are missing, first '{missing[0]}'")
     for line, (name, right) in enumerate(zip(ids, expected, strict=True), start=2):
         if name != right:
-            raise SubmissionError(f"{path} line {line}: {unit} '{name}' stands where the sample has '{right}'",
-                                  "keep the order of the sample")  # fmt: skip
+            raise SubmissionError(
+                f"{path} line {line}: {unit} '{name}' stands where the sample has '{right}'",
+                "keep the order of the sample",
+            )
 
 
 def _same_number(text: str, other: str) -> bool:

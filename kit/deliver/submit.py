@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pandas as pd
 from kit.deliver.check import check_submission
 from kit.errors import SubmissionError
 from kit.files import digest, file_digest, read_strings, write_file, write_json, write_table
+from kit.settings import GROUPS, part
 from kit.state import STAGES, Run, environment
 
 VERSION = 1
@@ -49,8 +49,12 @@ def run(run: Run) -> list[Path]:
 
     write_file(path, write)
     if fallback:
-        log.warning("%d of %d units have no usable image and get the prior: %s",
-                    len(fallback), len(table), ", ".join(fallback[:10]))  # fmt: skip
+        log.warning(
+            "%d of %d units have no usable image and get the prior: %s",
+            len(fallback),
+            len(table),
+            ", ".join(fallback[:10]),
+        )
     files = [path, *_copy_evidence(run)]
     write_json(run.submission / "manifest.json", manifest(run, files, fallback))
     return [*files, run.submission / "manifest.json"]
@@ -94,9 +98,7 @@ def _copy_evidence(run: Run) -> list[Path]:
     combine, predict = run.folder("combine"), run.folder("predict")
     found = [combine / "metrics.json", combine / "second_level.json", run.folds]
     names = ("oof.csv", "holdout.csv", "test.csv")
-    found += [
-        predict / n if "predict" in run.after(STAGES["combine"]) else combine / n for n in names
-    ]
+    found += [predict / n if "predict" in run.after(STAGES["combine"]) else combine / n for n in names]
     copies = []
     for source in found:
         if source.is_file():
@@ -109,24 +111,19 @@ def _copy_evidence(run: Run) -> list[Path]:
 def manifest(run: Run, files: list[Path], fallback: list[str]) -> dict[str, Any]:
     """How the submission was made: settings, keys, versions, and the digest of every file."""
     return {
-        "competition": run.competition.name, "kaggle": run.competition.kaggle, "demo": run.demo,
-        "run": run.submission.name, "seed": run.seed, "threads": run.threads,
+        "competition": run.competition.name,
+        "kaggle": run.competition.kaggle,
+        "demo": run.demo,
+        "run": run.submission.name,
+        "seed": run.seed,
+        "threads": run.threads,
         "batch": run.competition.training.infer_batch,
-        "settings": {name: asdict(getattr(run.competition, name))
-                     for name in ("folds", "tiles", "tuning", "training", "second_level")},
-        "keys": {name: run.key(name) for name in chain(run, "submit")},
+        "settings": {group: part(run.competition, group) for group in GROUPS if group != "demo"},
+        "keys": {name: run.key(name) for name in run.chain("submit")},
         "environment": environment(),
         "fallback": fallback,
         "files": {path.name: file_digest(path) for path in files},
-    }  # fmt: skip
-
-
-def chain(run: Run, name: str) -> list[str]:
-    """A stage and all that it rests on, in flow order."""
-    found = {name}
-    for before in run.after(STAGES[name]):
-        found |= set(chain(run, before))
-    return [stage for stage in STAGES if stage in found]
+    }
 
 
 def show(run: Run) -> str:

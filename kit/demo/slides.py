@@ -155,9 +155,7 @@ def _sections(rng: np.random.Generator) -> list[int]:
     return list(range(int(rng.integers(1, 4))))
 
 
-def _boxes(
-    rng: np.random.Generator, plan: SlidePlan, count: int
-) -> tuple[int, list[tuple[int, int]]]:
+def _boxes(rng: np.random.Generator, plan: SlidePlan, count: int) -> tuple[int, list[tuple[int, int]]]:
     """The side of a section's box and the corner of each, in cells; no two boxes overlap."""
     height, width = plan.height // CELL, plan.width // CELL
     grids = [(rows, -(-count // rows)) for rows in range(1, count + 1)]

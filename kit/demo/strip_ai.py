@@ -168,8 +168,7 @@ def _people(seed: int, split: str, ids: list[str]) -> list[Patient]:
     for patient_id, at, count in zip(ids, rng.permutation(len(ids)), slides, strict=True):
         (center, label), latent = cells[at], latents[at]
         plans = tuple(
-            _plan(seed, split, f"{patient_id}_{number}", center, red_share(latent))
-            for number in range(count)
+            _plan(seed, split, f"{patient_id}_{number}", center, red_share(latent)) for number in range(count)
         )
         people.append(Patient(patient_id, split, center, label, latent, plans))
     return people

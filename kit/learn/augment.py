@@ -21,9 +21,12 @@ def make(strength: float) -> A.Compose:
     if not strength:
         return A.Compose([])
     jitter = A.ColorJitter(
-        brightness=0.3 * strength, contrast=0.3 * strength, saturation=0.3 * strength,
-        hue=0.04 * strength, p=0.8,
-    )  # fmt: skip
+        brightness=0.3 * strength,
+        contrast=0.3 * strength,
+        saturation=0.3 * strength,
+        hue=0.04 * strength,
+        p=0.8,
+    )
     return A.Compose([A.D4(p=1.0), jitter, A.GaussianBlur(blur_limit=(3, 5), p=0.2 * strength)])
 
 

@@ -57,9 +57,7 @@ def parse(spec: str) -> Backbone:
     if mode not in MODES:
         raise SettingError(f"backbone {encoder} has no mode '{mode}'", did_you_mean(mode, MODES))
     if size and not size.isdigit():
-        raise SettingError(
-            f"backbone {encoder} cannot see tiles of '{size}' pixels", "give a number"
-        )
+        raise SettingError(f"backbone {encoder} cannot see tiles of '{size}' pixels", "give a number")
     return Backbone(encoder, mode, int(size or 0))
 
 
@@ -81,16 +79,19 @@ def find_weights(backbone: Backbone, attached: Mapping[str, Path]) -> Path | Non
     raise WeightsError(
         f"there are no weights for '{backbone.encoder}': looked for that name among the attached"
         f" ones (--weights: {names}) and the packaged ones ({', '.join(PACKAGED)})",
-        f"attach them with --weights {backbone.encoder}=FILE,"
-        f" or train without: {backbone.encoder}:scratch",
+        f"attach them with --weights {backbone.encoder}=FILE, or train without: {backbone.encoder}:scratch",
     )
 
 
 def preprocessing(encoder: str) -> dict[str, Any]:
     """How an encoder's pretrained weights want pixels: timm's record of mean, std and size."""
     config = timm.get_pretrained_cfg(encoder)
-    default = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225),
-               "interpolation": "bicubic", "input_size": (3, 224, 224)}  # fmt: skip
+    default = {
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+        "interpolation": "bicubic",
+        "input_size": (3, 224, 224),
+    }
     if config is None:
         return default
     return {name: getattr(config, name, value) or value for name, value in default.items()}
@@ -115,15 +116,19 @@ def load_weights(model: nn.Module, path: Path, name: str) -> None:
     wanted = _tensors(model.state_dict())
     matched = _by_name(wanted, given) or _by_order(wanted, given)
     if matched is None:
-        raise WeightsError(f"{path} does not fit {name}: {_difference(wanted, given)}",
-                           f"attach weights that were trained with {name}")  # fmt: skip
+        raise WeightsError(
+            f"{path} does not fit {name}: {_difference(wanted, given)}",
+            f"attach weights that were trained with {name}",
+        )
     model.load_state_dict(matched, strict=False)
 
 
 def _read_tensors(path: Path, name: str) -> dict[str, Tensor]:
     if not path.is_file():
-        raise WeightsError(f"the weights of {name} were looked for in {path}, which is not there",
-                           f"check --weights {name}=FILE")  # fmt: skip
+        raise WeightsError(
+            f"the weights of {name} were looked for in {path}, which is not there",
+            f"check --weights {name}=FILE",
+        )
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -132,8 +137,10 @@ def _read_tensors(path: Path, name: str) -> dict[str, Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # both libraries raise what the damage happens to hit
-        raise WeightsError(f"{path} is no readable weights file: {error}".splitlines()[0],
-                           "give a .safetensors or a .pth of tensors only") from error  # fmt: skip
+        raise WeightsError(
+            f"{path} is no readable weights file: {error}".splitlines()[0],
+            "give a .safetensors or a .pth of tensors only",
+        ) from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -142,8 +149,7 @@ def _read_tensors(path: Path, name: str) -> dict[str, Tensor]:
 
 def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors that matter: a batch counter is in some layouts and not in others."""
-    return {k: v for k, v in state.items()
-            if isinstance(v, Tensor) and not k.endswith("num_batches_tracked")}  # fmt: skip
+    return {k: v for k, v in state.items() if isinstance(v, Tensor) and not k.endswith("num_batches_tracked")}
 
 
 def _by_name(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> dict[str, Tensor] | None:
@@ -168,9 +174,7 @@ def _difference(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> str:
     """The first tensor that is absent or of another shape, in words."""
     for key, tensor in wanted.items():
         if key not in given:
-            return (
-                f"it has {len(given)} tensors, and none is called {key} ({len(wanted)} are needed)"
-            )
+            return f"it has {len(given)} tensors, and none is called {key} ({len(wanted)} are needed)"
         if given[key].shape != tensor.shape:
             return f"{key} is {tuple(given[key].shape)}, and must be {tuple(tensor.shape)}"
     return "its tensors come in another order"

@@ -82,9 +82,15 @@ class BagModel(nn.Module):
     spread: Tensor
 
     def __init__(
-        self, encoder: nn.Module | None, features: int, classes: int, pool: str, drop: float,
-        mean: tuple[float, ...] = (0.0, 0.0, 0.0), std: tuple[float, ...] = (1.0, 1.0, 1.0),
-    ) -> None:  # fmt: skip
+        self,
+        encoder: nn.Module | None,
+        features: int,
+        classes: int,
+        pool: str,
+        drop: float,
+        mean: tuple[float, ...] = (0.0, 0.0, 0.0),
+        std: tuple[float, ...] = (1.0, 1.0, 1.0),
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.pool = GatedAttention(features) if pool == "attention" else MeanPool()

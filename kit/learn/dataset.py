@@ -58,8 +58,10 @@ def labelled(run: Run) -> pd.DataFrame:
     table = table.assign(y=table["label"].map(classes).astype(int))
     for name, n in classes.items():
         if not (table.loc[table["role"] == "fold", "y"] == n).any():
-            raise DataError(f"no image of class {name} has tiles",
-                            f"see the reasons in {run.folder('tile') / 'images.csv'}")  # fmt: skip
+            raise DataError(
+                f"no image of class {name} has tiles",
+                f"see the reasons in {run.folder('tile') / 'images.csv'}",
+            )
     return table
 
 

@@ -74,12 +74,19 @@ def key(run: Run, backbone: Backbone, views: int) -> str:
     """What embeddings depend on: tiles, weights, preprocessing and the way they are computed."""
     weights = backbones.find_weights(backbone, run.weights)
     training = run.competition.training
-    return digest({
-        "tiles": run.key("tile"), "weights": fingerprint(weights) if weights else None,
-        "preprocessing": backbones.preprocessing(backbone.encoder), "views": views,
-        "seed": run.seed, "batch": training.infer_batch, "threads": run.threads,
-        "strength": 1.0, "device": str(device()),
-    })  # fmt: skip
+    return digest(
+        {
+            "tiles": run.key("tile"),
+            "weights": fingerprint(weights) if weights else None,
+            "preprocessing": backbones.preprocessing(backbone.encoder),
+            "views": views,
+            "seed": run.seed,
+            "batch": training.infer_batch,
+            "threads": run.threads,
+            "strength": 1.0,
+            "device": str(device()),
+        }
+    )
 
 
 def device() -> torch.device:
@@ -101,8 +108,9 @@ def new_encoder(run: Run, backbone: Backbone, drop: float, pool: str = "mean") -
     record: dict[str, Any] = backbones.preprocessing(backbone.encoder)
     features = int(encoder.num_features)  # type: ignore[arg-type]
     features = int(getattr(encoder, "head_hidden_size", features) or features)
-    model = BagModel(encoder, features, len(run.competition.classes), pool, drop,
-                     record["mean"], record["std"])  # fmt: skip
+    model = BagModel(
+        encoder, features, len(run.competition.classes), pool, drop, record["mean"], record["std"]
+    )
     return model.to(memory_format=torch.channels_last)
 
 
@@ -151,8 +159,13 @@ def _join(ids: NDArray[np.object_], files: list[Path]) -> Embedded:
 
 
 def standardise(model: BagModel, features: Floats) -> None:
-    """Give a frozen-mode model the mean and spread of its training fold's embeddings ``(T, D)``."""
+    """Give a frozen-mode model the mean and spread of its training fold's embeddings ``(T, D)``.
+
+    The spread carries a factor sqrt(D), so that an embedding has a squared norm of about 1 and the
+    same ridge suits every encoder.
+    """
     center, spread = features.mean(axis=0), features.std(axis=0)
-    model.center.copy_(torch.from_numpy(center))
     # A constant feature must not be blown up.
-    model.spread.copy_(torch.from_numpy(np.maximum(spread, 1e-3 * max(float(spread.max()), 1e-6))))
+    spread = np.maximum(spread, 1e-3 * max(float(spread.max()), 1e-6)) * np.sqrt(len(spread))
+    model.center.copy_(torch.from_numpy(center))
+    model.spread.copy_(torch.from_numpy(spread))

@@ -71,8 +71,9 @@ def _table(
     """Predictions of some images in the columns that `combine` reads."""
     ids = units.index.to_numpy(dtype=object)
     values = predict_images(run, backbone, model, split, ids)
-    table = pd.DataFrame({"image_id": ids, "unit_id": units.to_numpy(), "model": backbone.name,
-                          "seed": run.seed, "fold": fold})  # fmt: skip
+    table = pd.DataFrame(
+        {"image_id": ids, "unit_id": units.to_numpy(), "model": backbone.name, "seed": run.seed, "fold": fold}
+    )
     for n, name in enumerate(run.competition.classes):
         table[f"p_{name}"] = values[:, n]
     return table
@@ -84,8 +85,11 @@ def predict_images(run: Run, backbone: Backbone, model: BagModel, split: str, id
         return np.zeros((0, model.head.out_features))
     if backbone.mode == "frozen":
         views = run.competition.training.views
-        stored = (stored_embeddings(run, backbone, views) if split == "train"
-                  else embeddings(run, backbone, split, 1)).take(ids)  # fmt: skip
+        stored = (
+            stored_embeddings(run, backbone, views)
+            if split == "train"
+            else embeddings(run, backbone, split, 1)
+        ).take(ids)
         features, counts = stored.features[:, 0], stored.counts
     else:
         features, counts = _encode(run, model, split, ids, backbone.size)

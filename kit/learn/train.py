@@ -58,16 +58,23 @@ class Fit:
     purpose: str  # names the fit: all its draws depend on it
 
     @property
+    def frozen(self) -> bool:
+        """Whether the encoder stays as it is, and embeddings stand in for tiles."""
+        return self.backbone.mode == "frozen"
+
+    @property
     def epochs(self) -> int:
         """How long it learns; fixed, since stopping early would look at the validation fold."""
         training = self.run.competition.training
-        return training.epochs if self.backbone.mode == "frozen" else training.finetune_epochs
+        return training.epochs if self.frozen else training.finetune_epochs
 
 
 def defaults(training: Training, mode: str) -> Hyper:
     """The settings of a fit that was not tuned."""
     lr = {"frozen": training.lr, "finetune": training.finetune_lr, "scratch": training.scratch_lr}
     values = {f.name: getattr(training, f.name) for f in dataclasses.fields(Hyper)}
+    if mode == "frozen":
+        values["weight_decay"] = training.ridge
     return Hyper(**(values | {"lr": lr[mode]}))
 
 
@@ -87,8 +94,11 @@ def run(run: Run) -> list[Path]:
     images = labelled(run)
     chosen = json.loads((run.folder("tune") / "best.json").read_text())
     outputs = []
-    jobs = [(backbones.parse(spec), fold)
-            for spec in run.competition.training.backbones for fold in fold_names(images)]  # fmt: skip
+    jobs = [
+        (backbones.parse(spec), fold)
+        for spec in run.competition.training.backbones
+        for fold in fold_names(images)
+    ]
     for backbone, fold in tqdm(jobs, desc="training", unit="fold"):
         rows = images[(images["role"] == "fold") & (images["fold"] != fold)]
         hyper = Hyper(**chosen[backbone.name][fold]["settings"])
@@ -118,11 +128,17 @@ def _train_fold(fit: Fit, fold: str) -> list[Path]:
     state = {k: v.contiguous() for k, v in model.state_dict().items()}
     write_bytes(path, save(state))
     record = {
-        "timm": fit.backbone.encoder, "mode": fit.backbone.mode, "fold": fold, "seed": fit.run.seed,
-        "classes": list(fit.run.competition.classes), "tile": fit.run.competition.tiles.size,
-        "settings": dataclasses.asdict(fit.hyper), "key": key,
-        "features": int(model.head.in_features), **backbones.preprocessing(fit.backbone.encoder),
-    }  # fmt: skip
+        "timm": fit.backbone.encoder,
+        "mode": fit.backbone.mode,
+        "fold": fold,
+        "seed": fit.run.seed,
+        "classes": list(fit.run.competition.classes),
+        "tile": fit.run.competition.tiles.size,
+        "settings": dataclasses.asdict(fit.hyper),
+        "key": key,
+        "features": int(model.head.in_features),
+        **backbones.preprocessing(fit.backbone.encoder),
+    }
     write_json(beside, record)
     path.with_suffix(".ckpt").unlink(missing_ok=True)
     return [path, beside]
@@ -136,24 +152,25 @@ def train(fit: Fit, checkpoint: Path | None = None) -> BagModel:
     """
     with torch.random.fork_rng():
         torch.manual_seed(seeds.number(fit.run.seed, fit.purpose, "start"))
-        if fit.backbone.mode == "frozen":
+        if fit.frozen:
             return _train_frozen(fit)
         model = embed.new_encoder(fit.run, fit.backbone, fit.hyper.drop, fit.hyper.pool)
-        return _loop(fit, model, _tile_batches(fit), _steps(fit, fit.run.competition.training.batch),
-                     checkpoint)  # fmt: skip
+        return _loop(
+            fit, model, _tile_batches(fit), _steps(fit, fit.run.competition.training.batch), checkpoint
+        )
 
 
 def _train_frozen(fit: Fit) -> BagModel:
     views = fit.run.competition.training.views
     stored = stored_embeddings(fit.run, fit.backbone, views)
     mine = stored.take(fit.images.index.to_numpy(dtype=object))
-    model = BagModel(None, mine.features.shape[2], len(fit.run.competition.classes),
-                     fit.hyper.pool, fit.hyper.drop)  # fmt: skip
+    model = BagModel(
+        None, mine.features.shape[2], len(fit.run.competition.classes), fit.hyper.pool, fit.hyper.drop
+    )
     standardise(model, mine.features[:, 0])
     # A pass over cached embeddings is cheap: large sets take larger steps, not more of them.
     batch = max(fit.run.competition.training.batch, -(-len(mine.ids) // 16))
-    return _loop(fit, model, lambda first: _embedding_batches(fit, mine, batch),
-                 _steps(fit, batch), None)  # fmt: skip
+    return _loop(fit, model, lambda first: _embedding_batches(fit, mine, batch), _steps(fit, batch), None)
 
 
 _CACHE: dict[str, Embedded] = {}
@@ -176,9 +193,15 @@ def _steps(fit: Fit, batch: int) -> int:
 def _tile_batches(fit: Fit) -> Callable[[int], Batches]:
     """Batches of augmented tiles from the store, beginning with any epoch."""
     run, hyper = fit.run, fit.hyper
-    bags = TileBags(run.folder("tile"), fit.images.index.to_numpy(dtype=object),
-                    fit.backbone.size, hyper.bag,
-                    hyper.augment, run.seed, fit.purpose)  # fmt: skip
+    bags = TileBags(
+        run.folder("tile"),
+        fit.images.index.to_numpy(dtype=object),
+        fit.backbone.size,
+        hyper.bag,
+        hyper.augment,
+        run.seed,
+        fit.purpose,
+    )
     size, batch = len(fit.images), run.competition.training.batch
 
     def batches(first: int) -> Batches:
@@ -201,17 +224,16 @@ def _embedding_batches(fit: Fit, stored: Embedded, batch: int) -> Batches:
         view = _draw_views(draw, len(owner), stored.features.shape[1], fit.hyper.augment)
         for rows in split_batches(draw.permutation(len(start)), batch):
             counts = np.minimum(stored.counts[rows], fit.hyper.bag)
-            tiles = np.concatenate([shuffled[start[r] : start[r] + c]
-                                    for r, c in zip(rows, counts, strict=True)])  # fmt: skip
+            tiles = np.concatenate(
+                [shuffled[start[r] : start[r] + c] for r, c in zip(rows, counts, strict=True)]
+            )
             features = torch.from_numpy(stored.features[tiles, view[tiles]])
             bag = torch.from_numpy(np.repeat(np.arange(len(rows)), counts))
             packed = Packed(features, bag, torch.ones(len(tiles)), len(rows))
             yield epoch, packed, torch.from_numpy(rows)
 
 
-def _draw_views(
-    draw: np.random.Generator, tiles: int, views: int, strength: float
-) -> NDArray[np.int64]:
+def _draw_views(draw: np.random.Generator, tiles: int, views: int, strength: float) -> NDArray[np.int64]:
     """The view of each tile: the tile itself, or with probability ``strength`` an augmented one."""
     if views == 1:
         return np.zeros(tiles, np.int64)
@@ -227,15 +249,20 @@ def _loop(
     checkpoint: Path | None,
 ) -> BagModel:
     """AdamW with warm-up and a cosine over a fixed number of epochs; resumes at an epoch's start."""
+    truth = torch.from_numpy(fit.images["y"].to_numpy(dtype=np.int64, copy=True))
     accelerator = Accelerator(
         mixed_precision=fit.run.competition.training.precision, cpu=device().type == "cpu"
     )
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=fit.hyper.lr, weight_decay=fit.hyper.weight_decay
+    # With few bags and many features only a true ridge in the loss tames a frozen model's head;
+    # AdamW's decoupled decay does for the others.
+    decay, ridge = (
+        (0.0, fit.hyper.weight_decay / (2 * len(fit.images))) if fit.frozen else (fit.hyper.weight_decay, 0.0)
     )
+    optimiser = torch.optim.AdamW(model.parameters(), lr=fit.hyper.lr, weight_decay=decay)
+    start_at_prior(model, truth)
     model, optimiser = accelerator.prepare(model, optimiser)
-    truth = torch.from_numpy(fit.images["y"].to_numpy(dtype=np.int64, copy=True))
     done = _resume(fit, model, optimiser, checkpoint)
+    penalised = [p for p in model.parameters() if p.ndim > 1] if fit.frozen else []
     model.train()
     epoch = -1
     for step, (now, packed, rows) in enumerate(batches(done), start=done * steps):
@@ -249,11 +276,19 @@ def _loop(
         with accelerator.autocast():
             logits = model(packed.to(accelerator.device))
         loss = nn.functional.cross_entropy(logits.float(), truth[rows].to(accelerator.device))
+        loss = loss + ridge * sum((p**2).sum() for p in penalised)
         optimiser.zero_grad()
         accelerator.backward(loss)
         optimiser.step()
     fitted: BagModel = accelerator.unwrap_model(model).cpu().eval()
     return fitted
+
+
+def start_at_prior(model: BagModel, truth: Tensor) -> None:
+    """Let an untrained model say the class shares: no step is spent on learning them."""
+    counts = torch.bincount(truth, minlength=model.head.out_features) + 0.5
+    with torch.no_grad():
+        model.head.bias.copy_(torch.log(counts / counts.sum()))
 
 
 def schedule(progress: float) -> float:
@@ -272,9 +307,11 @@ def _checkpoint(fit: Fit, model: nn.Module, optimiser: Any, epoch: int, path: Pa
     if path is None:
         return
     content = {
-        "key": _checkpoint_key(fit), "epoch": epoch,
-        "model": model.state_dict(), "optimiser": optimiser.state_dict(),
-    }  # fmt: skip
+        "key": _checkpoint_key(fit),
+        "epoch": epoch,
+        "model": model.state_dict(),
+        "optimiser": optimiser.state_dict(),
+    }
     write_file(path, lambda temporary: torch.save(content, temporary))
 
 

@@ -44,9 +44,14 @@ def inputs(run: Run) -> dict[str, Any]:
 
 def space(task: Competition, backbone: Backbone) -> Distributions:
     """What a trial may choose; a bag of one has no pool and no choice of tiles."""
+    # The centre of each range is the untuned value; the frozen mode's decay is its ridge.
+    first = defaults(task.training, backbone.mode)
+    wide = 30.0 if backbone.mode == "frozen" else 5.0
     found: Distributions = {
-        "lr": optuna.distributions.FloatDistribution(2e-4, 1e-2, log=True),
-        "weight_decay": optuna.distributions.FloatDistribution(1e-3, 1.0, log=True),
+        "lr": optuna.distributions.FloatDistribution(first.lr / 4, first.lr * 4, log=True),
+        "weight_decay": optuna.distributions.FloatDistribution(
+            first.weight_decay / wide, first.weight_decay * wide, log=True
+        ),
         "drop": optuna.distributions.FloatDistribution(0.0, 0.6),
         "augment": optuna.distributions.FloatDistribution(0.0, 1.0),
     }
@@ -192,9 +197,13 @@ def choose(run: Run, backbone: Backbone, study: optuna.Study | None) -> dict[str
     error = float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else 0.0
     taken = best if float(gains.mean()) > error else start
     return {
-        "settings": first | taken.params, "trial": trials.index(taken), "trials": len(trials),
-        "inner_loss": taken.value, "inner_loss_untuned": start.value, "standard_error": error,
-    }  # fmt: skip
+        "settings": first | taken.params,
+        "trial": trials.index(taken),
+        "trials": len(trials),
+        "inner_loss": taken.value,
+        "inner_loss_untuned": start.value,
+        "standard_error": error,
+    }
 
 
 def _row(backbone: Backbone, fold: str, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:

@@ -6,6 +6,7 @@ whole level, and scale is counted in level-0 pixels, never in micrometres.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,9 +37,7 @@ class Slide:
             self._slide = openslide.OpenSlide(path)
             self.size: tuple[int, int] = self._slide.dimensions
         # The colour that a scanner's software shows where nothing was scanned.
-        self._paper = "#" + self._slide.properties.get(
-            openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff"
-        )
+        self._paper = "#" + self._slide.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
 
     def overview(self, factor: int) -> Pixels:
         """See :meth:`Reader.overview`. Memory is that of the result and one block."""
@@ -51,9 +50,7 @@ class Slide:
                 corner = (left * factor, top * factor)
                 # Only the last run of each axis reaches over the edge; it is cut there.
                 end = (min(right * factor, self.size[0]), min(bottom * factor, self.size[1]))
-                whole[top:bottom, left:right] = self._read(
-                    level, corner, end, (right - left, bottom - top)
-                )
+                whole[top:bottom, left:right] = self._read(level, corner, end, (right - left, bottom - top))
         return whole
 
     def region(self, x: int, y: int, size: int, out: int) -> Pixels:
@@ -91,9 +88,7 @@ class Slide:
             ) from error
         except (openslide.OpenSlideError, OSError, ValueError) as error:
             reason = str(error).replace(str(self._path), self._path.name)
-            raise ImageError(
-                f"{self._path}: it cannot be read: {reason}", "download it again"
-            ) from error
+            raise ImageError(f"{self._path}: it cannot be read: {reason}", "download it again") from error
 
     def __enter__(self) -> Self:
         return self
@@ -123,4 +118,4 @@ def _cuts(length: int, factor: int, step: int) -> list[tuple[int, int]]:
     edges = [*range(0, whole, step), whole]
     if length % factor:
         edges.append(whole + 1)
-    return [(a, b) for a, b in zip(edges, edges[1:], strict=False) if a < b]
+    return [(a, b) for a, b in itertools.pairwise(edges) if a < b]

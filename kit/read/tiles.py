@@ -76,8 +76,13 @@ def run(run: Run) -> list[Path]:
     files.write_table(path, table)
     _check_usable(table[table["split"] == "train"])
     failed = table[table["status"] != "ok"]
-    log.info("tile: %d images, %d tiles, %d images without tiles (%s)",
-             len(table), table["tiles"].sum(), len(failed), path)  # fmt: skip
+    log.info(
+        "tile: %d images, %d tiles, %d images without tiles (%s)",
+        len(table),
+        table["tiles"].sum(),
+        len(failed),
+        path,
+    )
     return [path]
 
 
@@ -134,8 +139,7 @@ class Tiler:
         share = grid.shares(mask, x, y, side, factor)
         best = grid.choose(share, self.wanted, seeds.rng(self.seed, "tiles", source.image_id))
         x, y, share = x[best], y[best], share[best]
-        pixels = [self._cut(image, int(a), int(b), side, background)
-                  for a, b in zip(x, y, strict=True)]  # fmt: skip
+        pixels = [self._cut(image, int(a), int(b), side, background) for a, b in zip(x, y, strict=True)]
         header = self._header(source, image, float(mask.mean()), background)
         return store.packed(header, pixels, x, y, np.full(len(best), side), share)
 
@@ -157,9 +161,7 @@ class Tiler:
         pixels[:, max(1, width) :] = background
         return pixels
 
-    def _header(
-        self, source: Source, image: Reader, share: float, background: Pixels
-    ) -> dict[str, Any]:
+    def _header(self, source: Source, image: Reader, share: float, background: Pixels) -> dict[str, Any]:
         return {
             "key": self._key(source),
             "version": VERSION,
@@ -185,8 +187,7 @@ class Tiler:
         head = tiles.header
         if len(tiles):
             return _row_of(source, "ok", "", head, len(tiles))
-        reason = (f"{head['tissue']:.2%} of the slide is tissue, and no tile has"
-                  f" more than {grid.LEAST:.0%}")  # fmt: skip
+        reason = f"{head['tissue']:.2%} of the slide is tissue, and no tile has more than {grid.LEAST:.0%}"
         return _failed(source, "empty", reason, head)
 
 
@@ -197,9 +198,7 @@ def _failed(
     return _row_of(source, status, reason, head or {}, 0)
 
 
-def _row_of(
-    source: Source, status: str, reason: str, head: Mapping[str, Any], count: int
-) -> dict[str, Any]:
+def _row_of(source: Source, status: str, reason: str, head: Mapping[str, Any], count: int) -> dict[str, Any]:
     return {
         "image_id": source.image_id,
         "split": source.split,

@@ -151,9 +151,7 @@ def test_the_pixels_show_the_planned_share(tmp_path: Path, tissues: Textures, sh
     assert np.mean((green < 130) & (red > blue)) == pytest.approx(share, abs=0.04)
 
 
-def test_the_background_has_its_colour_with_a_little_dust(
-    tmp_path: Path, tissues: Textures
-) -> None:
+def test_the_background_has_its_colour_with_a_little_dust(tmp_path: Path, tissues: Textures) -> None:
     write_slide(tmp_path / "slide.tif", 0, plan(kind="blank"), tissues)
     dust = (read(tmp_path / "slide.tif") != GREEN).any(axis=-1)
     assert 0 < dust.mean() < 0.02
@@ -163,9 +161,7 @@ def test_a_blank_slide_has_no_tissue() -> None:
     assert not draw_layers(0, plan(kind="blank")).tissue.any()
 
 
-def test_a_truncated_slide_has_a_whole_header_but_cannot_be_read(
-    tmp_path: Path, tissues: Textures
-) -> None:
+def test_a_truncated_slide_has_a_whole_header_but_cannot_be_read(tmp_path: Path, tissues: Textures) -> None:
     whole, cut = tmp_path / "whole.tif", tmp_path / "cut.tif"
     write_slide(whole, 0, plan(), tissues)
     write_slide(cut, 0, plan(kind="truncated"), tissues)
@@ -193,9 +189,7 @@ def test_a_stain_changes_the_tissue_and_not_the_background(tissues: Textures) ->
 def test_the_textures_repeat_without_a_seam(tissues: Textures) -> None:
     assert PERIOD % TILE == 0
     for texture in (tissues.red, tissues.fibrin):
-        steps = np.abs(np.diff(texture.astype(int), axis=1, append=texture[:, :1])).mean(
-            axis=(0, 2)
-        )
+        steps = np.abs(np.diff(texture.astype(int), axis=1, append=texture[:, :1])).mean(axis=(0, 2))
         assert steps[-1] < 1.3 * steps[:-1].max()
 
 

@@ -85,9 +85,7 @@ def test_no_patient_is_both_in_train_and_in_test(folder: Path) -> None:
     assert not set(train["patient_id"]) & set(test["patient_id"])
 
 
-def test_the_same_seed_gives_the_same_bytes_whatever_the_workers(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_the_same_seed_gives_the_same_bytes_whatever_the_workers(folder: Path, tmp_path: Path) -> None:
     make_small(tmp_path, workers=1)
     assert bytes_of(tmp_path) == bytes_of(folder)
 

@@ -45,9 +45,7 @@ def test_what_is_transparent_becomes_white(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("top", "name"), [(65535, "a.png"), (4095, "a.png"), (65535, "a.tif")])
-def test_deep_grey_levels_keep_their_order_and_fill_eight_bits(
-    top: int, name: str, tmp_path: Path
-) -> None:
+def test_deep_grey_levels_keep_their_order_and_fill_eight_bits(top: int, name: str, tmp_path: Path) -> None:
     levels = np.linspace(0, top, 60 * 40).reshape(40, 60).astype(np.uint16)
     Image.fromarray(levels).save(tmp_path / name)
     found = pixels_of(tmp_path / name)
@@ -56,9 +54,7 @@ def test_deep_grey_levels_keep_their_order_and_fill_eight_bits(
 
 
 def test_fractions_and_palettes_are_read(tmp_path: Path) -> None:
-    Image.fromarray(np.linspace(0, 1, 100, dtype=np.float32).reshape(10, 10)).save(
-        tmp_path / "f.tif"
-    )
+    Image.fromarray(np.linspace(0, 1, 100, dtype=np.float32).reshape(10, 10)).save(tmp_path / "f.tif")
     assert np.ptp(pixels_of(tmp_path / "f.tif")) == 255
     Image.fromarray(COLOURS).quantize(16).save(tmp_path / "p.png")
     assert pixels_of(tmp_path / "p.png").shape == (40, 60, 3)
@@ -82,9 +78,7 @@ def test_a_photograph_inside_an_archive_is_read(tmp_path: Path) -> None:
         photo.open_image(tmp_path / "others.zip" / "a.png")
 
 
-def test_the_directory_of_an_archive_is_read_once_by_many_threads(
-    tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_the_directory_of_an_archive_is_read_once_by_many_threads(tmp_path: Path, monkeypatch: Any) -> None:
     archive = zipped(tmp_path / "photos.zip", [f"{n}.png" for n in range(500)])
     opened = []
     real = zipfile.ZipFile

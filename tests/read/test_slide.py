@@ -21,9 +21,7 @@ def averaged(pixels: Any, factor: int) -> Any:
     """The mean of each cell of factor x factor pixels, the incomplete ones at the edges too."""
     rows = range(0, pixels.shape[0], factor)
     columns = range(0, pixels.shape[1], factor)
-    means = [
-        [pixels[y : y + factor, x : x + factor].mean(axis=(0, 1)) for x in columns] for y in rows
-    ]
+    means = [[pixels[y : y + factor, x : x + factor].mean(axis=(0, 1)) for x in columns] for y in rows]
     return np.array(means)
 
 
@@ -45,9 +43,7 @@ def test_an_overview_is_the_mean_of_its_cells_whatever_the_block(
     assert np.abs(overview - wanted).max() <= 0.51
 
 
-def test_a_region_is_the_area_mean_of_its_square(
-    noise: Any, tmp_path: Path, write_slide: Any
-) -> None:
+def test_a_region_is_the_area_mean_of_its_square(noise: Any, tmp_path: Path, write_slide: Any) -> None:
     with slide.open_image(write_slide(tmp_path / "a.tif", noise)) as image:
         assert image.size == (901, 777)
         np.testing.assert_array_equal(image.overview(1), noise)
@@ -67,9 +63,7 @@ def test_a_region_goes_on_in_white_outside_of_the_slide(tmp_path: Path, write_sl
     assert (region[100:] == 255).all() and (region[:, 100:] == 255).all()
 
 
-def test_no_more_than_a_block_is_read_at_once(
-    tmp_path: Path, write_slide: Any, monkeypatch: Any
-) -> None:
+def test_no_more_than_a_block_is_read_at_once(tmp_path: Path, write_slide: Any, monkeypatch: Any) -> None:
     sizes = []
     real = openslide.OpenSlide.read_region
 
@@ -113,13 +107,9 @@ def test_a_pyramid_is_read_at_its_best_level(tmp_path: Path, monkeypatch: Any) -
     assert np.abs(region - averaged(big[128:640, 256:768], 4)).max() < 3
 
 
-def test_a_nonsense_resolution_tag_changes_nothing(
-    noise: Any, tmp_path: Path, write_slide: Any
-) -> None:
+def test_a_nonsense_resolution_tag_changes_nothing(noise: Any, tmp_path: Path, write_slide: Any) -> None:
     plain = write_slide(tmp_path / "a.tif", noise)
-    tagged = write_slide(
-        tmp_path / "b.tif", noise, resolution=(10, 10), resolutionunit="CENTIMETER"
-    )
+    tagged = write_slide(tmp_path / "b.tif", noise, resolution=(10, 10), resolutionunit="CENTIMETER")
     with slide.open_image(plain) as one, slide.open_image(tagged) as two:
         assert one.size == two.size
         np.testing.assert_array_equal(one.overview(8), two.overview(8))

@@ -105,9 +105,7 @@ def test_another_seed_draws_other_tiles(cohort: Any) -> None:
     assert contents(one.work)[name] != contents(two.work)[name]
 
 
-def test_a_run_that_was_stopped_goes_on_and_ends_in_the_same_bytes(
-    cohort: Any, monkeypatch: Any
-) -> None:
+def test_a_run_that_was_stopped_goes_on_and_ends_in_the_same_bytes(cohort: Any, monkeypatch: Any) -> None:
     whole = cohort(work="whole")
     tiles.run(whole)
     real = slide.open_image
@@ -164,9 +162,7 @@ def test_an_image_that_went_bad_leaves_no_tiles_behind(cohort: Any) -> None:
     assert not store.path_of(run.folder("tile"), "train", "two").exists()
 
 
-def test_the_stage_key_follows_the_files_and_is_computed_once(
-    cohort: Any, monkeypatch: Any
-) -> None:
+def test_the_stage_key_follows_the_files_and_is_computed_once(cohort: Any, monkeypatch: Any) -> None:
     run = cohort()
     before = tiles.inputs(run)
     monkeypatch.setattr("kit.files.fingerprint", lambda path: pytest.fail("read twice"))
@@ -211,7 +207,7 @@ def test_ids_with_odd_characters_keep_their_tiles(
 ) -> None:
     ids = ["006388", "2e3749", "a/b", "../x", "ä b", "NA", "x" * 300]
     path = write_slide(tmp_path / "data" / "one.tif", paint(400, 300)[0])
-    run = make_run({name: path.name for name in ids})
+    run = make_run(dict.fromkeys(ids, path.name))
     tiles.run(run)
     images = tiles.load_images(run)
     assert images["image_id"].tolist() == sorted(ids)
@@ -256,9 +252,7 @@ def test_a_photograph_is_a_bag_of_one(archived: bool, tmp_path: Path, make_run: 
         with zipfile.ZipFile(tmp_path / "data" / "photos.zip", "w") as archive:
             archive.write(tmp_path / "data" / "a.png", "in/a.png")
         name = "photos.zip/in/a.png"
-    run = make_run(
-        {"a": name, "b": name.replace("a.png", "b.png")}, reader="photo", tiles=TileGrid(size=48)
-    )
+    run = make_run({"a": name, "b": name.replace("a.png", "b.png")}, reader="photo", tiles=TileGrid(size=48))
     tiles.run(run)
     images = tiles.load_images(run).set_index("image_id")
     assert images["status"].to_dict() == {"a": "ok", "b": "missing"}

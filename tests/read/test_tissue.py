@@ -100,9 +100,7 @@ def test_a_picture_of_nothing_but_stained_tissue_is_tissue() -> None:
 
 
 @pytest.mark.skipif(not OVERVIEWS.is_dir(), reason="../shared/data is not there")
-@pytest.mark.parametrize(
-    ("name", "least", "most"), [("02ebd5_0", 0.17, 0.24), ("08b8ef_0", 0.12, 0.17)]
-)
+@pytest.mark.parametrize(("name", "least", "most"), [("02ebd5_0", 0.17, 0.24), ("08b8ef_0", 0.12, 0.17)])
 def test_two_real_overviews_give_plausible_shares(name: str, least: float, most: float) -> None:
     pixels = np.array(Image.open(OVERVIEWS / f"{name}.png").convert("RGB"))
     assert background_colour(pixels).min() >= 250

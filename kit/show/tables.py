@@ -1,0 +1,206 @@
+"""The report's tables, as text cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from kit.show.diagnosis import Bin, Part, Scored, worst
+from kit.show.verdict import number, percent, span
+
+KINDS = {
+    "model": "one model",
+    "pool": "blend",
+    "default": "submitted",
+    "baseline": "baseline",
+    "limit": "best possible",
+}
+SETS = {"oof": "Out of fold", "holdout": "Held out"}
+MOST = 500  # rows of a list that could be as long as the data
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: the first cell of a row names it.
+
+    words: the columns that hold words and not numbers.
+    strong: the rows that stand out.
+    shares: how deeply each cell after the first is shaded, 0 to 1.
+    """
+
+    caption: str
+    head: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    words: frozenset[int] = frozenset()
+    strong: frozenset[int] = frozenset()
+    shares: tuple[tuple[float, ...], ...] = ()
+    left_out: int = 0
+
+
+def scores(content: Mapping[str, Any], part: str) -> Table:
+    """All rows of a set of ``metrics.json``."""
+    found = [row for row in content["rows"] if row["set"] == part]
+    nested = {True: "yes", False: "no", None: ""}
+    rows = [
+        (
+            row["name"],
+            KINDS.get(row["kind"], row["kind"]),
+            number(row["score"]),
+            span(row),
+            number(row["auc"], 3),
+            nested[row["nested"]],
+        )
+        for row in found
+    ]
+    strong = frozenset(n for n, row in enumerate(found) if row["kind"] == "default")
+    head = ("what", "kind", "score", "95 % interval", "AUC", "nested")
+    return Table(SETS.get(part, part), head, rows, frozenset({1, 5}), strong)
+
+
+def bins(name: str, found: Sequence[Bin]) -> Table:
+    """A reliability diagram in numbers."""
+    rows = [
+        (
+            str(n),
+            str(b.units),
+            number(b.predicted, 3),
+            number(b.observed, 3),
+            f"{number(b.low, 3)} to {number(b.high, 3)}",
+        )
+        for n, b in enumerate(found, 1)
+    ]
+    head = ("bin", "units", "predicted", "observed", "95 % interval")
+    return Table(f"Reliability of P({name})", head, rows)
+
+
+def confusion(counts: NDArray[np.int64], classes: Sequence[str]) -> Table:
+    """True against most probable class."""
+    totals = counts.sum(axis=1)
+    shares = counts / np.maximum(totals, 1)[:, None]
+    rows = [
+        (name, *map(str, counts[n].tolist()), str(totals[n]), percent(shares[n, n]))
+        for n, name in enumerate(classes)
+    ]
+    head = ("true class", *(f"predicted {name}" for name in classes), "units", "correct")
+    return Table(
+        "True and most probable class", head, rows, shares=tuple(tuple(row) for row in shares.tolist())
+    )
+
+
+def parts(caption: str, what: str, found: Sequence[Part], classes: Sequence[str]) -> Table:
+    """Units, classes and score of each fold or site; the largest, where there are very many."""
+    kept = sorted(found, key=lambda part: -sum(part.counts))[:MOST] if len(found) > MOST else found
+    rows = [
+        (
+            part.name or "(not known)",
+            str(sum(part.counts)),
+            *map(str, part.counts),
+            number(part.score),
+            span({"low": part.low, "high": part.high}),
+        )
+        for part in kept
+    ]
+    head = (what, "units", *classes, "score", "95 % interval")
+    return Table(caption, head, rows, left_out=len(found) - len(kept))
+
+
+def mistakes(scored: Scored, classes: Sequence[str], unit: str, site: str) -> Table:
+    """The units that the default got most wrong."""
+    rows = []
+    for n in worst(scored):
+        values = [number(float(p), 3) for p in scored.probabilities[n]]
+        about = scored.frame.iloc[n]
+        loss, where = number(float(scored.losses[n]), 3), about["site"] or "(not known)"
+        rows.append((str(about.name), classes[scored.labels[n]], *values, loss, where))
+    head = (unit, "label", *(f"p({name})" for name in classes), "−ln p", site or "site")
+    return Table("The units that were most wrong", head, rows, frozenset({1, len(head) - 1}))
+
+
+def statuses(images: pd.DataFrame) -> Table:
+    """Images by split and status."""
+    counts = pd.crosstab(images["split"], images["status"])
+    tiles = images["tiles"].astype(int).groupby(images["split"]).sum()
+    by_split = zip(counts.index, counts.to_numpy().tolist(), strict=True)
+    rows = [(str(split), *map(str, row), str(sum(row)), str(tiles[split])) for split, row in by_split]
+    return Table("Images by status", ("split", *map(str, counts), "images", "tiles"), rows)
+
+
+def failed(images: pd.DataFrame) -> Table | None:
+    """Every image that gave no tiles, with its reason; ``None`` if there is none."""
+    mine = images[images["status"] != "ok"]
+    rows = [
+        tuple(map(str, row)) for row in mine[["image_id", "split", "status", "reason"]].head(MOST).to_numpy()
+    ]
+    if not rows:
+        return None
+    head = ("image", "split", "status", "reason")
+    words = frozenset({1, 2, 3})
+    return Table("Images without tiles", head, rows, words, left_out=len(mine) - len(rows))
+
+
+def tuning(best: Mapping[str, Mapping[str, Any]]) -> Table:
+    """The settings that tuning chose for every backbone and fold."""
+    chosen = [
+        (name, fold, best[name][fold])
+        for name in best
+        for fold in sorted(best[name], key=lambda fold: (len(fold), fold))
+    ]
+    names = list(dict.fromkeys(key for *_, found in chosen for key in found["settings"]))
+    rows = [
+        (
+            name,
+            fold,
+            *(brief(found["settings"].get(key)) for key in names),
+            brief(found.get("trial")),
+            brief(found.get("trials")),
+            number(found.get("inner_loss")),
+            number(found.get("inner_loss_untuned")),
+        )
+        for name, fold, found in chosen
+    ]
+    head = ("backbone", "fold", *names, "trial", "trials", "inner loss", "untuned")
+    return Table("Settings by backbone and fold", head, rows)
+
+
+def stages(state: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> Table:
+    """Time and memory of the stages."""
+    found = [(name, state[name]) for name in names]
+    rows = [(name, duration(record["seconds"]), f"{record['peak_mib']:,}") for name, record in found]
+    total = sum(record["seconds"] for _, record in found)
+    rows.append(("all", duration(total), f"{max((r['peak_mib'] for _, r in found), default=0):,}"))
+    head = ("stage", "time", "peak memory (MiB)")
+    return Table("Time and memory by stage", head, rows, strong=frozenset({len(found)}))
+
+
+def pairs(caption: str, head: tuple[str, str], content: Mapping[str, object]) -> Table:
+    """A name and a value a row."""
+    rows = [(str(name), str(value)) for name, value in content.items()]
+    return Table(caption, head, rows, frozenset({1}))
+
+
+def brief(value: object) -> str:
+    """A setting for reading.
+
+    >>> brief(0.0012345), brief("mean"), brief(None)
+    ('0.00123', 'mean', '')
+    """
+    if value is None:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them.
+
+    >>> duration(4.25), duration(83), duration(7260)
+    ('4.2 s', '1 min 23 s', '2 h 1 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
