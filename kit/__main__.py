@@ -71,6 +71,7 @@ def run_flow(arguments: list[str] | None = None) -> None:
             raise SettingError(f"there is no stage '{name}'", did_you_mean(name, STAGES))
     run = make_run(options)
     wanted = run.chain("report")
+    state.preflight(run, wanted)
     for stage in (STAGES[name] for name in wanted):
         if stage.name not in options.force and state.finished(run, stage.name):
             log.info("== %s: finished before", stage.name)
@@ -208,12 +209,15 @@ def add_options(parser: argparse.ArgumentParser, default: str | None = None) -> 
     parser.add_argument("--seed", type=int, default=0, help="the seed of every draw (default: 0)")
     parser.add_argument(
         "--workers",
-        type=int,
+        type=at_least(0),
         default=cores(),
         help="processes and threads that read images; no result depends on it",
     )
     parser.add_argument(
-        "--threads", type=int, default=cores(), help="compute threads; part of the result, and recorded"
+        "--threads",
+        type=at_least(1),
+        default=cores(),
+        help="compute threads; part of the result, and recorded",
     )
 
 
@@ -222,10 +226,24 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of an option that takes a whole number from ``least`` on."""
+
+    def number(text: str) -> int:
+        if (value := int(text)) < least:
+            raise argparse.ArgumentTypeError(f"it takes {least} or more, and got {value}")
+        return value
+
+    return number
+
+
 def make_run(options: argparse.Namespace) -> Run:
     """What the options say, checked, with the demo's data made where no data was given."""
     task = competition.find(options.competition)
     demo = options.data is None
+    for option, path in (("--folds", options.folds), ("--meta", options.meta)):
+        if path is not None and not path.is_file():
+            raise SettingError(f"{option}: {path} is not a file", "check the path")
     chosen = [settings.split(pair) for pair in options.settings]
     task = settings.apply(task, [*(task.demo.settings if demo else ()), *chosen])
     name = f"{task.name}-demo" if demo else task.name
@@ -255,8 +273,8 @@ def pairs(values: Sequence[str], option: str) -> dict[str, Path]:
         name, file = (name, file) if equals else (Path(value).stem, value)
         if name in found:
             raise SettingError(f"{option} names '{name}' twice", "give every file its own NAME=")
-        if not Path(file).exists():
-            raise SettingError(f"{option} {name}: {file} is not there", "check the path")
+        if not Path(file).is_file():
+            raise SettingError(f"{option} {name}: {file} is not a file", "check the path")
         found[name] = Path(file)
     return found
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,6 +161,7 @@ class Competition:
         rows: list[dict[str, str]] = raw.to_dict("records")  # type: ignore[assignment]
         table["path"] = [str(data / self.files.format(split=split, **row)) for row in rows]
         table.attrs["source"] = raw.attrs.get("source", f"the {split} table")
+        table.attrs["theirs"] = ours  # what messages call a column: the name that the file has
         check_ids(table)
         return table.drop(columns="label") if split == "test" else table
 
@@ -203,8 +205,11 @@ def _from_file(path: Path) -> Competition:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except (SyntaxError, ImportError, NameError, TypeError) as error:
-        raise SettingError(f"{path} cannot be imported: {error}") from error
+    except Exception as error:  # whatever a user's file raises is for its author to mend
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == spec.origin]
+        where = f"{path} line {lines[-1]}" if lines else str(path)
+        message = f"{where} cannot be imported: {type(error).__name__}: {error}"
+        raise SettingError(message, f"correct the file until python {path} runs") from error
     return _declared(module.__dict__, str(path))
 
 

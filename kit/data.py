@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import zipfile
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,10 @@ def _unpack(archive: Path, folder: Path) -> None:
     """Unpack beside the target, then rename: after a kill there is no half of it."""
     temporary = folder.with_name(f".tmp-{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     try:
         with zipfile.ZipFile(archive) as content:
             content.extractall(temporary)
-    except zipfile.BadZipFile as error:
-        raise DataError(f"{archive} is damaged: {error}", "download it again") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise DataError(f"{archive} cannot be unpacked: {error}", "download it again") from error
     os.replace(temporary, folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kit.errors import KitError, StorageError
+from kit.errors import DataError, KitError, StorageError
 
 SAMPLE = 65536  # bytes hashed at each end of a large image
 
@@ -31,7 +32,8 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
     except OSError as error:
         raise storage_error(error, path) or error from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where no file can be there, there is none to remove
+            temporary.unlink(missing_ok=True)
 
 
 def storage_error(error: OSError, path: Path | None = None) -> KitError | None:
@@ -40,7 +42,8 @@ def storage_error(error: OSError, path: Path | None = None) -> KitError | None:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         hint = "free some space, or use another disk with --work DIR; then repeat the command"
         return StorageError(f"no space is left on the disk while writing {where}", hint)
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+    barred = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+    if error.errno in barred or (error.errno == errno.ENOENT and path and not path.parent.is_dir()):
         hint = "choose a folder that you can write to: --work DIR, and run from such a folder"
         return StorageError(f"{where} cannot be written: {error.strerror}", hint)
     return None
@@ -68,10 +71,16 @@ def write_table(path: Path, table: pd.DataFrame, float_format: str | None = None
 
 
 def read_strings(path: Path) -> pd.DataFrame:
-    """Read a CSV with every cell as text, so that ``006388`` and ``2e3749`` stay what they are."""
-    return pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8-sig").astype(
-        object
-    )
+    """Read a CSV with every cell as text, so that ``006388`` and ``2e3749`` stay what they are.
+
+    Raises:
+        DataError: the file is no CSV.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8-sig")
+    except ValueError as error:  # pandas' own errors and bytes that are no text
+        raise DataError(f"{path} is not a readable CSV: {error}", "make or download it again") from error
+    return table.astype(object)
 
 
 def numbers(cells: pd.DataFrame) -> pd.DataFrame:

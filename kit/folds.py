@@ -19,7 +19,7 @@ from kit.competition import FoldPlan
 from kit.errors import DataError, listed
 from kit.files import digest, file_digest, read_strings, write_json, write_table
 from kit.state import Run
-from kit.tables import read_table
+from kit.tables import check_ids, read_table
 
 VERSION = 1
 COLUMNS = ["image_id", "unit_id", "group_id", "site", "label", "role", "fold", "fold_site"]
@@ -69,19 +69,31 @@ def check_given(path: Path, train: pd.DataFrame) -> None:
     """A fold table from elsewhere fits the tables, and keeps every group together.
 
     Raises:
-        DataError: a column or image is missing, an image is unknown, or a group is in two parts.
+        DataError: a column or image is missing, an image is unknown or another one, or a group is split.
     """
-    table = read_table(path, tuple(COLUMNS)).set_index("image_id")
-    table = table[table["role"] != "extra"]
+    table = read_table(path, tuple(COLUMNS))
+    check_ids(table)
+    table = table[table["role"] != "extra"].set_index("image_id")
     for found, what in (
         (sorted(set(train.index) - set(table.index)), "images of the train table are missing"),
         (sorted(set(table.index) - set(train.index)), "images are not in the train table"),
     ):
         if found:
             raise DataError(f"{path}: {len(found)} {what}, first '{found[0]}'", "draw new folds")
+    table = table.loc[train.index]
+    for column in ("unit_id", "label"):
+        if (other := table[column] != train[column]).any():
+            values = f"{column} '{table[column][other].iloc[0]}', not '{train[column][other].iloc[0]}'"
+            raise DataError(f"{path}: image_id '{train.index[other][0]}' has {values}", "draw new folds")
+    numbered = table["role"].eq("fold") & table["fold"].str.fullmatch("[0-9]+")
+    if (bad := ~(numbered | table["role"].eq("holdout"))).any():
+        cells = f"role '{table['role'][bad].iloc[0]}' and fold '{table['fold'][bad].iloc[0]}'"
+        hint = "the role is fold, holdout or extra; a row of role fold has a fold number"
+        raise DataError(f"{path}: image_id '{train.index[bad][0]}' has {cells}", hint)
     parts = (table["role"] + " " + table["fold"]).groupby(train["group_id"]).unique()
     if split := [f"group '{g}' is in {', '.join(p)}" for g, p in parts.items() if len(p) > 1]:
-        raise DataError(f"{path}: groups that are not kept together:\n{listed(split)}")
+        message = f"{path}: groups that are not kept together:\n{listed(split)}"
+        raise DataError(message, "move all images of a group to one fold, or draw new folds")
 
 
 def training_folds(run: Run) -> pd.DataFrame:

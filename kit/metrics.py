@@ -119,12 +119,11 @@ def bootstrap_counts(groups: NDArray[np.object_], resamples: int, seed: int) -> 
 def interval(
     metric: Metric, labels: NDArray[np.int64], probabilities: Array, counts: Array
 ) -> tuple[float, float]:
-    """The 95 % bootstrap interval (percentiles) of a score; NaN where no resample could be scored."""
-    scores = metric.resample(labels, row_losses(labels, probabilities), counts)
-    scores = scores[np.isfinite(scores)]
-    if not len(scores):
+    """The 95 % bootstrap interval (percentiles) of a score; NaN where a class has only one row."""
+    if np.bincount(labels, minlength=probabilities.shape[1]).min() < 2:
         return float("nan"), float("nan")
-    low, high = np.quantile(scores, [0.025, 0.975])
+    scores = metric.resample(labels, row_losses(labels, probabilities), counts)
+    low, high = np.quantile(scores[np.isfinite(scores)], [0.025, 0.975])
     return float(low), float(high)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from collections.abc import Iterable
 from typing import Any
@@ -18,6 +19,20 @@ GROUPS = {
     "train": "training",
     "combine": "second_level",
     "demo": "demo",
+}
+
+# The least and most that a number may be, where it is not 1 or more (whole) or 0 or more (with a fraction).
+RANGES = {
+    "fold.k": (2, math.inf),
+    "fold.holdout": (0, math.inf),
+    "fold.holdout_share": (0, 1),
+    "tile.min_tissue": (0, 1),
+    "tune.trials": (0, math.inf),
+    "tune.inner": (2, math.inf),
+    "train.drop": (0, 1),
+    "train.augment": (0, 1),
+    "combine.icc": (0, 1),
+    "combine.folds": (2, math.inf),
 }
 
 
@@ -65,7 +80,7 @@ def parse(text: str, kind: Any, key: str) -> Any:
     """Text as a value of a field's type.
 
     Raises:
-        SettingError: it is none; says what the key takes.
+        SettingError: it is none, or out of range; says what the key takes.
     """
     if typing.get_origin(kind) is typing.Literal:
         choices = typing.get_args(kind)
@@ -78,10 +93,17 @@ def parse(text: str, kind: Any, key: str) -> Any:
         if text.lower() not in ("true", "false"):
             raise SettingError(f"{key} cannot be '{text}'", "it takes true or false")
         return text.lower() == "true"
+    if kind is str:
+        return text
     try:
-        return kind(text)
+        value = kind(text)
     except ValueError:
         raise SettingError(f"{key} cannot be '{text}'", f"it takes a value of type {kind.__name__}") from None
+    least, most = RANGES.get(key, (1 if kind is int else 0, math.inf))
+    if not (least <= value <= most and math.isfinite(value)):
+        upper = f" to {most}" if math.isfinite(most) else " or more"
+        raise SettingError(f"{key} cannot be '{text}'", f"it takes {least}{upper}")
+    return value
 
 
 def part(competition: Competition, group: str) -> Any:

@@ -227,6 +227,14 @@ def finished(run: Run, name: str) -> bool:
     )
 
 
+def preflight(run: Run, names: list[str]) -> None:
+    """Before hours are spent: let every stage that is still to do check what it was given."""
+    for name in names:
+        check = getattr(STAGES[name].load(), "check", None)
+        if check is not None and not finished(run, name):
+            check(run)
+
+
 def execute(run: Run, name: str) -> None:
     """Run one stage and record it; what it had finished before a kill is not done again."""
     run.need(name)

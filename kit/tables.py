@@ -27,10 +27,7 @@ def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
             f"{path} is not there",
             "give --data the folder as the competition ships it, with its tables at the top",
         )
-    try:
-        table = read_strings(path)
-    except (ValueError, pd.errors.ParserError) as error:
-        raise DataError(f"{path} is not a readable CSV: {error}", "download it again") from error
+    table = read_strings(path)
     if missing := [name for name in columns if name not in table]:
         raise DataError(
             f"{path} line 1: the column{'s'[: len(missing) > 1]} {', '.join(missing)}"
@@ -55,7 +52,8 @@ def check_ids(table: pd.DataFrame) -> None:
     for column in ("image_id", "unit_id", "group_id"):
         empty = table[column].str.strip() == ""
         if empty.any():
-            raise DataError(f"{source} line {_line(empty)}: the {column} is empty")
+            message = f"{source} line {_line(empty)}: the {_theirs(table, column)} is empty"
+            raise DataError(message, "give every row its id, or remove the row")
     _check_repeats(table, "image_id", "keep one row an image")
 
 
@@ -64,8 +62,9 @@ def check_train(table: pd.DataFrame, classes: tuple[str, ...]) -> None:
     source = table.attrs["source"]
     wrong = table[~table["label"].isin(classes)]
     if len(wrong):
+        image = _theirs(table, "image_id")
         rows = [
-            f"line {n + 2}: image_id '{r.image_id}' has label '{r.label}'"
+            f"line {n + 2}: {image} '{r.image_id}' has label '{r.label}'"
             for n, r in zip(wrong.index, wrong.itertuples(), strict=True)
         ]
         raise DataError(
@@ -94,7 +93,8 @@ def _check_repeats(table: pd.DataFrame, column: str, hint: str) -> None:
     found = []
     for line, name in enumerate(table[column], start=2):
         if name in first:
-            found.append(f"line {line}: {column} '{name}' is already in line {first[name]}")
+            known = f"is already in line {first[name]}"
+            found.append(f"line {line}: {_theirs(table, column)} '{name}' {known}")
         first.setdefault(name, line)
     if found:
         raise DataError(f"{table.attrs['source']}: repeated rows:\n{listed(found)}", hint)
@@ -103,16 +103,22 @@ def _check_repeats(table: pd.DataFrame, column: str, hint: str) -> None:
 def _check_one_value(table: pd.DataFrame, key: str, column: str) -> None:
     """Each value of ``key`` goes with one value of ``column``."""
     counts = table.groupby(key)[column].nunique()
+    one, other = _theirs(table, key), _theirs(table, column)
     found = []
     for name in counts.index[counts > 1]:
         rows = table[table[key] == name]
         values = [f"'{value}' in line {n + 2}" for n, value in rows[column].items()]
-        found.append(f"{key} '{name}' has {column} {', '.join(values)}")
+        found.append(f"{one} '{name}' has {other} {', '.join(values)}")
     if found:
         raise DataError(
-            f"{table.attrs['source']}: a {key} with more than one {column}:\n{listed(found)}",
+            f"{table.attrs['source']}: a {one} with more than one {other}:\n{listed(found)}",
             "correct these rows",
         )
+
+
+def _theirs(table: pd.DataFrame, column: str) -> str:
+    """What the file calls a column."""
+    return str(table.attrs.get("theirs", {}).get(column, column))
 
 
 def _line(wrong: pd.Series[bool]) -> int:

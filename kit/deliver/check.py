@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kit.errors import SubmissionError
+from kit.errors import DataError, SubmissionError
 from kit.files import numbers, read_strings
 
 
@@ -24,7 +24,7 @@ def check_submission(path: Path, unit: str, classes: Sequence[str], expected: Se
     """
     try:
         table = read_strings(path)
-    except (OSError, ValueError, pd.errors.ParserError) as error:
+    except (OSError, DataError) as error:
         raise SubmissionError(f"{path} cannot be read as a CSV: {error}") from error
     columns = [unit, *classes]
     if list(table.columns) != columns:

@@ -23,8 +23,8 @@ log = logging.getLogger("kit")
 
 
 def inputs(run: Run) -> dict[str, Any]:
-    """The ids that the submission must have."""
-    return {"ids": digest(expected_ids(run))}
+    """The ids that the submission must have; held-out ones follow from the stages before."""
+    return {"ids": "held-out" if run.tables.test is None else digest(expected_ids(run))}
 
 
 def expected_ids(run: Run) -> list[str]:

@@ -44,7 +44,7 @@ CENTERS = {  # training patients of each class
 SLIDES = {1: 543, 2: 68, 3: 13, 4: 4, 5: 4}  # patients with so many slides
 WHITE, GREEN, VIOLET, PINK = (255, 255, 255), (196, 211, 192), (234, 216, 254), (255, 241, 255)
 BACKGROUNDS = {1: PINK, 5: PINK, 6: GREEN, 7: GREEN, 9: VIOLET, 10: VIOLET}  # elsewhere white
-SEPARATION = 2.0  # between the class means of the latent, in its standard deviations
+SEPARATION = 2.5  # between the class means of the latent, in its standard deviations
 MEGAPIXELS = (2.0, 5.5, 40.0)  # least, median and most of an ordinary slide
 FEWEST = (24, 6)  # training and test patients; with fewer the oddities would be most of the cohort
 

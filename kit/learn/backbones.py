@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from kit.errors import SettingError, WeightsError, did_you_mean
 
 MODES = ("frozen", "finetune", "scratch")
+NUMBER = re.compile(r"\d+")  # the place of a layer in its name
 # Weights that an installed package carries: timm name -> package, class, method that gives the path.
 PACKAGED = {
     "tf_efficientnet_lite0": (
@@ -47,9 +49,11 @@ def parse(spec: str) -> Backbone:
     """``encoder``, ``encoder:mode`` or ``encoder:mode:pixels`` of ``train.backbones``; frozen by default.
 
     Raises:
-        SettingError: timm has no such encoder, there is no such mode, or no such size.
+        SettingError: timm has no such encoder, there is no such mode or size, or a fourth part.
     """
-    encoder, mode, size = ([*spec.split(":"), "", ""])[:3]
+    encoder, mode, size, *rest = [*spec.split(":"), "", ""]
+    if any(rest):
+        raise SettingError(f"backbone {encoder} takes no '{rest[0]}'", "it is written encoder:mode:pixels")
     if not timm.is_model(encoder):
         close = did_you_mean(encoder, timm.list_models()).split(" Known:")[0]
         raise SettingError(f"timm has no backbone '{encoder}'", close)
@@ -114,10 +118,12 @@ def load_weights(model: nn.Module, path: Path, name: str) -> None:
     """
     given = _read_tensors(path, name)
     wanted = _tensors(model.state_dict())
-    matched = _by_name(wanted, given) or _by_order(wanted, given)
+    beyond = _beyond(wanted, given, name)
+    matched = None if beyond else _by_name(wanted, given) or _by_order(wanted, given)
     if matched is None:
+        why = f"it has {beyond[0]}, a layer too many" if beyond else _difference(wanted, given)
         raise WeightsError(
-            f"{path} does not fit {name}: {_difference(wanted, given)}",
+            f"{path} does not fit {name}: {why}",
             f"attach weights that were trained with {name}",
         )
     model.load_state_dict(matched, strict=False)
@@ -136,20 +142,35 @@ def _read_tensors(path: Path, name: str) -> dict[str, Tensor]:
             content: Any = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict):
+            raise TypeError(f"it holds a {type(content).__name__}, not tensors by name")
     except Exception as error:  # both libraries raise what the damage happens to hit
         raise WeightsError(
-            f"{path} is no readable weights file: {error}".splitlines()[0],
-            "give a .safetensors or a .pth of tensors only",
+            f"{path} is no readable weights file ({type(error).__name__})",
+            "give a .safetensors, or a .pth that holds nothing but tensors by name",
         ) from error
     for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
+        if isinstance(content.get(key), dict):
             content = content[key]
-    return _tensors({str(k).removeprefix("module."): v for k, v in dict(content).items()})
+    return _tensors({str(k).removeprefix("module."): v for k, v in content.items()})
 
 
 def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors that matter: a batch counter is in some layouts and not in others."""
     return {k: v for k, v in state.items() if isinstance(v, Tensor) and not k.endswith("num_batches_tracked")}
+
+
+def _beyond(wanted: dict[str, Tensor], given: dict[str, Tensor], name: str) -> list[str]:
+    """Tensors of a deeper sibling: it has all that is wanted, and more layers of the same kinds.
+
+    The file's classifier, and parts that the encoder has nothing like, are no such layers.
+    """
+    if not all(k in given for k in wanted):
+        return []
+    classifier = getattr(timm.get_pretrained_cfg(name), "classifier", None) or "classifier"
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    like = {NUMBER.sub("#", k) for k in wanted}
+    return [k for k in given if k not in wanted and not k.startswith(heads) and NUMBER.sub("#", k) in like]
 
 
 def _by_name(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> dict[str, Tensor] | None:

@@ -7,9 +7,11 @@ have fixed sizes, so that the numbers do not depend on where a run was interrupt
 from __future__ import annotations
 
 import logging
+import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ from kit.state import Run
 CHUNK = 32  # images a file: what a kill can cost
 log = logging.getLogger("kit")
 Floats = NDArray[np.float32]
+Part: TypeAlias = tuple[NDArray[np.int64], Floats]  # tiles of each image of a chunk, and their embeddings
 
 
 @dataclass(frozen=True)
@@ -61,13 +64,15 @@ def embeddings(run: Run, backbone: Backbone, split: str, views: int) -> Embedded
     folder = run.folder("embed") / f"{backbone.name}-{key(run, backbone, views)[:12]}"
     chunks = [ids[n : n + CHUNK] for n in range(0, len(ids), CHUNK)]
     files = [folder / f"{split}-{n:05d}.npz" for n in range(len(chunks))]
-    todo = [n for n, path in enumerate(files) if not path.is_file()]
+    parts = [_kept(path, mine) for path, mine in zip(files, chunks, strict=True)]
+    todo = [n for n, part in enumerate(parts) if part is None]
     if todo:
         model = frozen_encoder(run, backbone)
         for n in tqdm(todo, desc=f"embedding {split}, {backbone.encoder}", unit=f"{CHUNK} images"):
             shown = [_views(run, split, image, backbone.size, views) for image in chunks[n]]
-            _embed_chunk(model, shown, run.competition.training.infer_batch, files[n])
-    return _join(ids, files)
+            parts[n] = _embed_chunk(model, shown, run.competition.training.infer_batch)
+            _keep(files[n], chunks[n], parts[n])
+    return _join(ids, parts)
 
 
 def key(run: Run, backbone: Backbone, views: int) -> str:
@@ -114,13 +119,30 @@ def new_encoder(run: Run, backbone: Backbone, drop: float, pool: str = "mean") -
     return model.to(memory_format=torch.channels_last)
 
 
-def _embed_chunk(model: BagModel, shown: list[NDArray[np.uint8]], batch: int, path: Path) -> None:
-    """Embed bags of tiles with their views, each ``(T, V, H, W, 3)``, and keep them in one file."""
-    counts = [len(tiles) for tiles in shown]
+def _embed_chunk(model: BagModel, shown: list[NDArray[np.uint8]], batch: int) -> Part:
+    """Embed bags of tiles with their views, each ``(T, V, H, W, 3)``."""
+    counts = np.array([len(tiles) for tiles in shown])
     tiles = np.concatenate(shown)  # (T, V, H, W, 3)
     flat = tiles.reshape(-1, *tiles.shape[2:])
-    features = forward(model, flat, batch).reshape(*tiles.shape[:2], -1)
-    write_file(path, lambda temporary: np.savez(temporary, counts=counts, features=features))
+    return counts, forward(model, flat, batch).reshape(*tiles.shape[:2], -1)
+
+
+def _keep(path: Path, ids: NDArray[np.object_], part: Part) -> None:
+    arrays = {"ids": ids.astype(str), "counts": part[0], "features": part[1]}
+    write_file(path, lambda temporary: np.savez(temporary, allow_pickle=False, **arrays))
+
+
+def _kept(path: Path, ids: NDArray[np.object_]) -> Part | None:
+    """A chunk as it was kept; ``None`` if its file is absent, damaged, or of other images.
+
+    The images of a chunk change when one becomes readable: ``key`` does not know of that.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            mine = content["ids"].tolist() == ids.tolist()
+            return (content["counts"], content["features"]) if mine else None
+    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile):
+        return None
 
 
 def _views(run: Run, split: str, image: str, size: int, views: int) -> NDArray[np.uint8]:
@@ -147,15 +169,10 @@ def forward(model: BagModel, tiles: NDArray[np.uint8], batch: int) -> Floats:
     return np.concatenate(found)
 
 
-def _join(ids: NDArray[np.object_], files: list[Path]) -> Embedded:
-    counts, features = [], []
-    for path in files:
-        with np.load(path) as content:
-            counts.append(content["counts"])
-            features.append(content["features"])
-    if not files:
-        return Embedded(ids, np.zeros(0, np.int64), np.zeros((0, 1, 1), np.float32))
-    return Embedded(ids, np.concatenate(counts), np.concatenate(features))
+def _join(ids: NDArray[np.object_], parts: Sequence[Part | None]) -> Embedded:
+    empty = (np.zeros(0, np.int64), np.zeros((0, 1, 1), np.float32))
+    known = [part for part in parts if part is not None] or [empty]
+    return Embedded(ids, np.concatenate([n for n, _ in known]), np.concatenate([f for _, f in known]))
 
 
 def standardise(model: BagModel, features: Floats) -> None:

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from kit import seeds
 from kit.competition import Training
-from kit.files import digest, fingerprint, write_bytes, write_file, write_json
+from kit.files import digest, file_digest, fingerprint, write_bytes, write_file, write_json
 from kit.learn import backbones, embed
 from kit.learn.backbones import Backbone
 from kit.learn.bags import BagModel, Packed
@@ -88,6 +88,16 @@ def inputs(run: Run) -> dict[str, Any]:
     return {"weights": found, "device": device().type}
 
 
+def check(run: Run) -> None:
+    """Every backbone exists, and its weights are there and fit.
+
+    Raises:
+        WeightsError, SettingError: one does not.
+    """
+    for spec in run.competition.training.backbones:
+        embed.new_encoder(run, backbones.parse(spec), drop=0.0)
+
+
 def run(run: Run) -> list[Path]:
     """The stage: one file of weights a backbone and fold, each with its description."""
     torch.set_num_threads(run.threads)
@@ -122,7 +132,7 @@ def _train_fold(fit: Fit, fold: str) -> list[Path]:
     path = weights_path(fit.run, fit.backbone, fold)
     beside = path.with_suffix(".json")
     key = digest([fit.run.key("train"), fit.purpose])
-    if beside.is_file() and path.is_file() and json.loads(beside.read_text())["key"] == key:
+    if _is_kept(path, beside, key):
         return [path, beside]
     model = train(fit, path.with_suffix(".ckpt"))
     state = {k: v.contiguous() for k, v in model.state_dict().items()}
@@ -136,12 +146,21 @@ def _train_fold(fit: Fit, fold: str) -> list[Path]:
         "tile": fit.run.competition.tiles.size,
         "settings": dataclasses.asdict(fit.hyper),
         "key": key,
+        "sha256": file_digest(path),
         "features": int(model.head.in_features),
         **backbones.preprocessing(fit.backbone.encoder),
     }
     write_json(beside, record)
     path.with_suffix(".ckpt").unlink(missing_ok=True)
     return [path, beside]
+
+
+def _is_kept(path: Path, beside: Path, key: str) -> bool:
+    """Whether the weights are there, of this very fit, and as they were written."""
+    if not (beside.is_file() and path.is_file()):
+        return False
+    record = json.loads(beside.read_text())
+    return bool(record["key"] == key and record.get("sha256") == file_digest(path))
 
 
 def train(fit: Fit, checkpoint: Path | None = None) -> BagModel:

@@ -1,0 +1,111 @@
+"""The competition's own tables, and ten real models' out-of-fold predictions of them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kit.competition import find
+from kit.files import read_strings
+
+DATA = Path(__file__).parents[2] / ".." / "shared" / "data" / "strip-ai"
+pytestmark = pytest.mark.skipif(
+    not DATA.is_dir(), reason="the competition's tables are not in ../shared/data/strip-ai"
+)
+
+
+@pytest.fixture
+def folds(kit: Callable[..., Any], tmp_path: Path) -> pd.DataFrame:
+    """The fold table that the command writes, without the unlabelled images."""
+    assert kit("fold", "strip-ai", "--data", DATA).code == 0
+    table = read_strings(tmp_path / "folds" / "strip-ai.csv")
+    assert (table["role"] == "extra").sum() == 396
+    return table[table["role"] != "extra"]
+
+
+def test_every_image_and_patient_is_kept_and_no_id_becomes_a_number(folds: pd.DataFrame) -> None:
+    assert (len(folds), folds["unit_id"].nunique()) == (754, 632)
+    assert {"006388", "2e3749"} <= set(folds["unit_id"])
+    assert {"006388_0", "2e3749_0"} <= set(folds["image_id"])
+    assert folds["unit_id"].str.len().eq(6).all()
+
+
+def test_no_patient_is_in_two_parts(folds: pd.DataFrame) -> None:
+    assert (folds["role"] + folds["fold"]).groupby(folds["unit_id"]).nunique().max() == 1
+
+
+def test_folds_have_the_share_of_laa_of_all_and_the_held_out_set_is_balanced(folds: pd.DataFrame) -> None:
+    people = folds.drop_duplicates("unit_id")
+    inside, held = people[people["role"] == "fold"], people[people["role"] == "holdout"]
+    assert held["label"].value_counts().to_dict() == {"CE": 20, "LAA": 20}
+    rare = inside["label"] == "LAA"
+    shares = rare.groupby(inside["fold"]).mean()
+    assert len(shares) == 5 and (shares - rare.mean()).abs().max() < 0.005
+
+
+def test_the_held_out_set_is_from_nearly_every_center_and_empties_none(folds: pd.DataFrame) -> None:
+    people = folds.drop_duplicates("unit_id")
+    held, inside = people[people["role"] == "holdout"], people[people["role"] == "fold"]
+    assert held["site"].nunique() >= 9
+    assert len(inside.groupby(["site", "label"])) == 22
+
+
+def test_leave_site_out_has_a_fold_for_each_of_the_eleven_centers(folds: pd.DataFrame) -> None:
+    inside = folds[folds["role"] == "fold"]
+    assert inside.groupby("site")["fold_site"].nunique().eq(1).all() and inside["fold_site"].nunique() == 11
+
+
+def test_the_sample_and_the_test_table_keep_their_ids() -> None:
+    tables = find("strip-ai").tables(DATA)
+    assert tables.sample is not None and tables.test is not None
+    assert tables.sample.index[:2].tolist() == ["006388", "008e5c"] and len(tables.sample) == 4
+    assert set(tables.sample.index) == set(tables.test["unit_id"])
+
+
+def score_of_means(models: list[Path]) -> float:
+    """The loss of mean P(LAA) over models, then over slides, computed without the kit."""
+    frames = [pd.read_csv(path, dtype={"image_id": str}).set_index("image_id") for path in models]
+    slides = pd.concat([frame["predictions"] for frame in frames], axis=1).mean(axis=1)
+    train = pd.read_csv(DATA / "train.csv", dtype=str).set_index("image_id")
+    p = slides.groupby(train["patient_id"]).mean()
+    rare = train.groupby("patient_id")["label"].first() == "LAA"
+    return float(-0.5 * np.log(p[rare]).mean() - 0.5 * np.log(1 - p[~rare]).mean())
+
+
+def test_ten_real_models_score_what_was_measured(kit: Callable[..., Any], tmp_path: Path) -> None:
+    models = sorted((DATA / "oof").glob("*.csv"))
+    assert len(models) == 10
+    ended = kit("combine", "strip-ai", "--data", DATA, "--oof", *models)
+    assert ended.code == 0, ended.err
+    metrics = json.loads((tmp_path / "work" / "strip-ai" / "combine" / "metrics.json").read_text())
+    rows = {row["name"]: row for row in metrics["rows"]}
+    assert metrics["units"] == 632 and metrics["uncovered"] == 0
+    for name in {row["set"] for row in metrics["rows"]}:
+        assert [row["kind"] for row in metrics["rows"] if row["set"] == name].count("default") == 1
+    (default,) = (row for row in metrics["rows"] if row["kind"] == "default")
+    assert default["nested"] is True and default["score"] <= 0.652
+    assert default["low"] < default["score"] < default["high"]
+    assert rows["mean of models"]["score"] == pytest.approx(score_of_means(models), abs=1e-12)
+    assert rows["mean of models"]["score"] == pytest.approx(0.7527, abs=0.0005)
+    assert rows["constant"]["score"] == pytest.approx(math.log(2), abs=1e-12)
+    assert min(row["score"] for row in metrics["rows"] if row["kind"] == "model") > math.log(2)
+
+
+def test_slide_sizes_alone_are_a_baseline_near_what_was_measured(
+    kit: Callable[..., Any], tmp_path: Path
+) -> None:
+    models = sorted((DATA / "oof").glob("*.csv"))[:2]
+    ended = kit("combine", "strip-ai", "--data", DATA, "--oof", *models,
+                "--meta", DATA / "slide_sizes_train.csv")  # fmt: skip
+    assert ended.code == 0, ended.err
+    metrics = json.loads((tmp_path / "work" / "strip-ai" / "combine" / "metrics.json").read_text())
+    (row,) = (row for row in metrics["rows"] if row["name"] == "metadata only")
+    assert (row["kind"], row["nested"]) == ("baseline", True)
+    assert 0.66 < row["score"] < math.log(2)

@@ -1,0 +1,76 @@
+"""Runs that are killed, and runs with another number of workers, end with the same bytes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    "demo.patients=24",
+    "demo.test_patients=6",
+    "demo.largest=0",
+    "fold.k=3",
+    "tune.trials=2",
+    "train.epochs=5",
+    "train.finetune_epochs=3",
+]
+
+
+def start(folder: Path, *options: str) -> subprocess.Popen[bytes]:
+    folder.mkdir(exist_ok=True)
+    log = (folder / "log").open("ab")
+    command = [sys.executable, str(ROOT / "run_all.py"), "--set", *SMALL, *options]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, cwd=folder, env=environment, stderr=log, stdout=log, start_new_session=True)
+
+
+def finish(folder: Path, *options: str) -> dict[str, bytes]:
+    process = start(folder, *options)
+    assert process.wait() == 0, (folder / "log").read_text()[-3000:]
+    (run,) = (folder / "submissions" / "strip-ai-demo").iterdir()
+    names = ("submission.csv", "metrics.json", "oof.csv", "test.csv", "manifest.json")
+    return {name: (run / name).read_bytes() for name in names}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], float]:
+    began = time.perf_counter()
+    result = finish(tmp_path_factory.mktemp("undisturbed"))
+    return result, time.perf_counter() - began
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_five_kills_at_random_moments_change_no_byte(
+    seed: int, undisturbed: tuple[dict[str, bytes], float], tmp_path: Path
+) -> None:
+    expected, seconds = undisturbed
+    draw = random.Random(seed)
+    killed = 0
+    for n in range(5):
+        process = start(tmp_path)
+        # Every start takes some seconds to import; a later kill falls into a later stage.
+        try:
+            process.wait(draw.uniform(0.15, 0.55) * seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGINT if n == 2 else signal.SIGKILL)
+            process.wait()
+            killed += 1
+    assert killed >= 3
+    assert finish(tmp_path) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_number_of_workers_changes_no_byte(
+    workers: int, undisturbed: tuple[dict[str, bytes], float], tmp_path: Path
+) -> None:
+    assert finish(tmp_path, "--workers", str(workers)) == undisturbed[0]
