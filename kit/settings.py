@@ -28,7 +28,6 @@ RANGES = {
     "fold.holdout_share": (0, 1),
     "tile.min_tissue": (0, 1),
     "tune.trials": (0, math.inf),
-    "tune.inner": (2, math.inf),
     "train.drop": (0, 1),
     "train.augment": (0, 1),
     "combine.icc": (0, 1),

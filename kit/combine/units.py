@@ -77,7 +77,18 @@ def gather(run: Run) -> Level:
     level = Level(frame, oof, holdout, test)
     if not len(level.part("fold")):
         raise DataError("no unit is covered by all models", "check that the files are of the same data")
+    _say_coverage(level)
     return level
+
+
+def _say_coverage(level: Level) -> None:
+    """All rows are scored on the same units, so a model that covers fewer costs the others some."""
+    common = len(level.part("fold"))
+    for name, model in level.oof.items():
+        if len(model.logits) > common:
+            log.info(
+                "%s covers %d units; %d are covered by all models and scored", name, len(model.logits), common
+            )
 
 
 def _own(run: Run) -> tuple[dict[str, UnitLogits], ...]:

@@ -43,22 +43,21 @@ def inputs(run: Run) -> dict[str, Any]:
 
 
 def space(task: Competition, backbone: Backbone) -> Distributions:
-    """What a trial may choose; a bag of one has no pool and no choice of tiles."""
+    """What a trial may choose; a bag of one has no pool and no choice of tiles, and zero stays zero."""
     # The centre of each range is the untuned value; the frozen mode's decay is its ridge.
     first = defaults(task.training, backbone.mode)
     wide = 30.0 if backbone.mode == "frozen" else 5.0
     found: Distributions = {
-        "lr": optuna.distributions.FloatDistribution(first.lr / 4, first.lr * 4, log=True),
-        "weight_decay": optuna.distributions.FloatDistribution(
-            first.weight_decay / wide, first.weight_decay * wide, log=True
-        ),
-        "drop": optuna.distributions.FloatDistribution(0.0, 0.6),
-        "augment": optuna.distributions.FloatDistribution(0.0, 1.0),
+        name: optuna.distributions.FloatDistribution(value / width, value * width, log=True)
+        for name, value, width in (("lr", first.lr, 4.0), ("weight_decay", first.weight_decay, wide))
+        if value
     }
+    found["drop"] = optuna.distributions.FloatDistribution(0.0, max(0.6, first.drop))
+    found["augment"] = optuna.distributions.FloatDistribution(0.0, 1.0)
     if task.tiles.count > 1:
         found["pool"] = optuna.distributions.CategoricalDistribution(["mean", "attention"])
-        bags = [size for size in (2, 4, 8, 16, 32) if size <= task.tiles.count]
-        found["bag"] = optuna.distributions.CategoricalDistribution(bags or [1])
+        bags = {size for size in (2, 4, 8, 16, 32) if size <= task.tiles.count} | {first.bag}
+        found["bag"] = optuna.distributions.CategoricalDistribution(sorted(bags))
     return found
 
 
@@ -79,7 +78,8 @@ def run(run: Run) -> list[Path]:
             for fold in names:
                 study = search(run, backbone, images, fold, bar)
                 best[backbone.name][fold] = choose(run, backbone, study)
-                rows += [_row(backbone, fold, trial) for trial in _finished(study)]
+                # Counted here: of a search that was stopped, the study has numbers of failed trials.
+                rows += [_row(backbone, fold, n, trial) for n, trial in enumerate(_finished(study))]
     folder = run.folder("tune")
     write_json(folder / "best.json", best)
     columns = ["backbone", "fold", "trial", "loss", *Hyper.__dataclass_fields__]
@@ -206,6 +206,6 @@ def choose(run: Run, backbone: Backbone, study: optuna.Study | None) -> dict[str
     }
 
 
-def _row(backbone: Backbone, fold: str, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
-    place = {"backbone": backbone.name, "fold": fold, "trial": trial.number, "loss": trial.value}
+def _row(backbone: Backbone, fold: str, n: int, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+    place = {"backbone": backbone.name, "fold": fold, "trial": n, "loss": trial.value}
     return place | trial.params

@@ -1,0 +1,172 @@
+"""Files appear whole or not at all; ids stay text; digests see every change."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from kit import files
+from kit.errors import DataError, StorageError
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
+    files.write_text(tmp_path / "a.txt", "old")
+
+    def half(temporary: Path) -> None:
+        temporary.write_text("ne")
+        raise ValueError("stopped")
+
+    with pytest.raises(ValueError, match="stopped"):
+        files.write_file(tmp_path / "a.txt", half)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_a_file_is_not_there_before_it_is_whole(tmp_path: Path) -> None:
+    seen: list[bool] = []
+
+    def write(temporary: Path) -> None:
+        temporary.write_text("new")
+        seen.append((tmp_path / "deep" / "a.csv").exists())
+        assert temporary.parent == tmp_path / "deep" and temporary.suffix == ".csv"
+
+    files.write_file(tmp_path / "deep" / "a.csv", write)
+    assert seen == [False]
+    assert (tmp_path / "deep" / "a.csv").read_text() == "new"
+
+
+@pytest.mark.parametrize("broken", ["replace", "write"])
+def test_a_full_disk_says_so_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    with monkeypatch.context() as patch:
+        if broken == "replace":
+            patch.setattr(os, "replace", full)
+        else:
+            patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(StorageError, match="no space is left on the disk") as caught:
+            files.write_text(tmp_path / "a.txt", "x")
+    assert str(tmp_path / "a.txt") in caught.value.message and "--work" in caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_place_of_a_folder_is_named_with_the_target(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    target = tmp_path / "file" / "work" / "a.txt"
+    with pytest.raises(StorageError, match="cannot be written") as caught:
+        files.write_text(target, "x")
+    assert caught.value.message.startswith(str(target)) and caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("code", "about_storage"),
+    [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EROFS, True), (errno.EACCES, True),
+     (errno.ENOTDIR, True), (errno.ENOENT, False), (errno.EIO, False)],
+)  # fmt: skip
+def test_only_errors_of_storage_become_the_users(code: int, about_storage: bool) -> None:
+    assert isinstance(files.storage_error(OSError(code, "why")), StorageError) == about_storage
+
+
+def test_an_error_that_is_not_about_storage_stays_what_it_was(tmp_path: Path) -> None:
+    def fail(_: Path) -> None:
+        raise FileNotFoundError(errno.ENOENT, "gone")
+
+    with pytest.raises(FileNotFoundError):
+        files.write_file(tmp_path / "a", fail)
+
+
+def test_ids_that_look_like_numbers_or_nothing_stay_text(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("id,v\n006388,1\n2e3749,2\nNA,3\nnan,\n1e5,0.10\n")
+    table = files.read_strings(path)
+    assert table["id"].tolist() == ["006388", "2e3749", "NA", "nan", "1e5"]
+    assert table["v"].tolist() == ["1", "2", "3", "", "0.10"]
+
+
+def test_a_byte_order_mark_and_foreign_line_ends_are_read_through(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes("\ufeffid,v\r\n007,ä\r\n".encode())
+    assert files.read_strings(path).to_dict("records") == [{"id": "007", "v": "ä"}]
+
+
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2,3\n1\n1,2,3,4\n", b"\xff\xfe\x00a\n", b'a\n"open'])
+def test_what_is_no_table_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"t\.csv is not a readable CSV"):
+        files.read_strings(path)
+
+
+def test_a_table_is_written_exactly_and_with_plain_line_ends(tmp_path: Path) -> None:
+    table = pd.DataFrame({"id": ["007"], "p": [0.1 + 0.2]})
+    files.write_table(tmp_path / "t.csv", table)
+    assert (tmp_path / "t.csv").read_bytes() == b"id,p\n007,0.30000000000000004\n"
+    files.write_table(tmp_path / "t.csv", table, "%.9f")
+    assert (tmp_path / "t.csv").read_bytes() == b"id,p\n007,0.300000000\n"
+
+
+def test_json_is_sorted_and_takes_no_nan(tmp_path: Path) -> None:
+    files.write_json(tmp_path / "a.json", {"b": 1, "a": [2]})
+    assert (tmp_path / "a.json").read_text() == '{\n "a": [\n  2\n ],\n "b": 1\n}\n'
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(tmp_path / "a.json", {"a": float("nan")})
+
+
+def test_a_cell_that_is_no_number_becomes_nan() -> None:
+    found = files.numbers(pd.DataFrame({"a": ["1.5", "x", ""]}, dtype=object))["a"]
+    assert found.iloc[0] == 1.5 and found.isna().tolist() == [False, True, True]
+
+
+def test_a_digest_ignores_the_order_of_keys_and_sees_every_value() -> None:
+    assert files.digest({"a": 1, "b": 2}) == files.digest({"b": 2, "a": 1})
+    contents = [{"a": 1}, {"a": "1"}, {"a": 1.5}, {"a": None}, {"b": 1}, [1], {"a": [1, 2]}, {"a": [2, 1]}]
+    assert len({files.digest(content) for content in contents}) == len(contents)
+
+
+def test_a_fingerprint_sees_the_size_and_both_ends(tmp_path: Path) -> None:
+    path, base = tmp_path / "slide.tif", bytearray(300_000)
+    changes: list[Callable[[bytearray], object]] = [
+        lambda b: None,
+        lambda b: b.__setitem__(5, 1),
+        lambda b: b.__setitem__(-5, 1),
+        lambda b: b.append(0),
+    ]
+    prints = set()
+    for change in changes:
+        content = bytearray(base)
+        change(content)
+        path.write_bytes(content)
+        prints.add(files.fingerprint(path))
+    assert len(prints) == 4
+    assert files.fingerprint(tmp_path / "none.tif") == "missing"
+
+
+def test_an_image_inside_a_zip_is_known_by_the_archive_and_its_name(tmp_path: Path) -> None:
+    (tmp_path / "photos.zip").write_bytes(b"content")
+    first, second = (files.fingerprint(tmp_path / "photos.zip" / name) for name in ("a.png", "b/c.png"))
+    assert first != second and first.endswith("-a.png") and second.endswith("-b/c.png")
+    assert files.split_archive(Path("photos.zip/b/c.png")) == (Path("photos.zip"), "b/c.png")
+    assert files.split_archive(Path("photos/c.png")) == (Path("photos/c.png"), "")
+
+
+def test_a_folder_named_like_a_zip_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "data.zip").mkdir()
+    (tmp_path / "data.zip" / "a.png").write_bytes(b"x")
+    assert files.split_archive(tmp_path / "data.zip" / "a.png") == (tmp_path / "data.zip" / "a.png", "")
+
+
+def test_the_digest_of_a_file_is_of_all_its_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"x" * 200_000)
+    first = files.file_digest(path)
+    path.write_bytes(b"x" * 100_000 + b"y" + b"x" * 99_999)
+    assert files.file_digest(path) != first and len(first) == 64
