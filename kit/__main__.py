@@ -260,6 +260,7 @@ def make_run(options: argparse.Namespace) -> Run:
         workers=options.workers,
         weights=pairs(options.weights, "--weights"),
         external=External(pairs(options.oof, "--oof"), pairs(options.test, "--test"), options.meta),
+        asked=options.competition,
         fold_table=options.folds or getattr(options, "out", None),
         folds_given=options.folds is not None,
     )

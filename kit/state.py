@@ -110,6 +110,7 @@ class Run:
     weights: Mapping[str, Path] = field(default_factory=dict)
     external: External = field(default_factory=External)
     fold_table: Path | None = None  # instead of folds/<name>.csv
+    asked: str = ""  # the competition as it was typed: a name, or the path of a user's own file
     folds_given: bool = False  # the fold table is somebody's: it is checked, never written
 
     @cached_property
@@ -182,7 +183,7 @@ class Run:
                 why = "has not been run" if record is None else self._changed(before, record)
                 raise StageError(
                     f"{name} needs the result of {before}, which {why}",
-                    f"type: python -m kit {before} {self.competition.name} (with the same options)",
+                    f"type: python -m kit {before} {self.asked or self.name} (same options)",
                 )
 
     def _changed(self, name: str, record: dict[str, Any]) -> str:

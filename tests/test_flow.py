@@ -1,6 +1,7 @@
 """The whole flow on a small demo, and golden results: behaviour changes only together with a VERSION.
 
-After a change that is meant: raise the stage's VERSION, then `KIT_GOLDEN=write python -m pytest tests/test_flow.py`.
+After a change that is meant: raise the stage's VERSION, then
+`KIT_GOLDEN=write python -m pytest tests/test_flow.py`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.chdir(folder)
     try:
         # One thread, so that sums are alike on machines with more cores.
-        assert guarded(lambda: run_flow(["strip-ai", "--threads", "1", "--workers", "2", "--set", *SMALL])) == 0
+        assert (
+            guarded(lambda: run_flow(["strip-ai", "--threads", "1", "--workers", "2", "--set", *SMALL])) == 0
+        )
     finally:
         os.chdir(before)
     return folder
@@ -137,7 +140,9 @@ def test_training_gives_the_recorded_probabilities(place: Path) -> None:
     assert same, "record the new probabilities: KIT_GOLDEN=write"
 
 
-def test_the_second_level_gives_the_recorded_scores(kit: Callable[..., Any], data: Path, oof: list[str]) -> None:
+def test_the_second_level_gives_the_recorded_scores(
+    kit: Callable[..., Any], data: Path, oof: list[str]
+) -> None:
     ended = kit("combine", "strip-ai", "--data", str(data), *oof)
     assert ended.code == 0, ended.err
     content = json.loads(Path("work/strip-ai/combine/metrics.json").read_text())

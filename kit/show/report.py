@@ -222,7 +222,7 @@ def reproduce_section(run: Run, state: Mapping[str, Any], manifest: Mapping[str,
     keys = {name: state[name]["key"] for name in _recorded(run, state)}
     made = manifest.get("environment") or environment()
     return {
-        "commands": commands(run),
+        "command": command(run),
         "seed": run.seed,
         "threads": run.threads,
         "versions": tables.pairs("Versions", ("what", "version"), made),
@@ -230,10 +230,10 @@ def reproduce_section(run: Run, state: Mapping[str, Any], manifest: Mapping[str,
     }
 
 
-def commands(run: Run) -> list[str]:
-    """The command lines that repeat the run; files are named without the folders they were in."""
+def command(run: Run) -> str:
+    """The command line that repeats the run; files are named without the folders they were in."""
     task, known = run.competition, run.competition.name in competition.names()
-    words = [task.name if known else "my_task.py"]
+    words = [task.name if known else Path(run.asked or "my_task.py").name]
     words += [] if run.demo else ["--data", "DIR"]
     words += ["--folds", run.fold_table.name] if run.fold_table else []
     words += _files("--weights", run.weights) + _files("--oof", run.external.oof)
@@ -242,10 +242,7 @@ def commands(run: Run) -> list[str]:
     words += ["--seed", str(run.seed), "--threads", str(run.threads)]
     changed = changed_settings(run)
     words += ["--set", *(f"{key}={value}" for key, value in changed.items())] if changed else []
-    rest = shlex.join(words)
-    if joins_own(run):
-        return [f"python run_all.py {rest}"]
-    return [f"python -m kit {name} {rest}" for name in ("combine", "submit", "report")]
+    return f"python run_all.py {shlex.join(words)}"
 
 
 def _files(option: str, files: Mapping[str, Path]) -> list[str]:
