@@ -105,6 +105,12 @@ def training_folds(run: Run) -> pd.DataFrame:
                 f"{run.folds} has no leave-site-out folds: fewer than two sites are known",
                 "use --set fold.scheme=group",
             )
+        lost = table["role"].eq("fold") & table["fold_site"].eq("")
+        if lost.any():
+            raise DataError(
+                f"{run.folds}: {lost.sum()} images have no leave-site-out fold, first '{table.index[lost][0]}'",
+                "give every image its site, or use --set fold.scheme=group",
+            )
         table["fold"] = table["fold_site"]
     return table
 

@@ -29,7 +29,9 @@ def start(folder: Path, *options: str) -> subprocess.Popen[bytes]:
     log = (folder / "log").open("ab")
     command = [sys.executable, str(ROOT / "run_all.py"), "--set", *SMALL, *options]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, cwd=folder, env=environment, stderr=log, stdout=log, start_new_session=True)
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stderr=log, stdout=log, start_new_session=True
+    )
 
 
 def finish(folder: Path, *options: str) -> dict[str, bytes]:

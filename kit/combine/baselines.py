@@ -40,7 +40,8 @@ def external_metadata(path: Path, image_column: str, unit_column: str) -> tuple[
     if not path.is_file():
         raise DataError(f"{path} is not there", "check the path given to --meta")
     table = read_strings(path)
-    for column, by_unit in ((image_column, False), ("image_id", False), (unit_column, True)):
+    names = ((image_column, False), ("image_id", False), (unit_column, True), ("unit_id", True))
+    for column, by_unit in names:
         if column in table:
             table = table.drop_duplicates(column).set_index(column)
             return table.drop(columns=[unit_column], errors="ignore"), by_unit
@@ -71,7 +72,7 @@ def features(metadata: pd.DataFrame, sites: pd.Series[str]) -> pd.DataFrame:
 
 
 def _one_hot(name: str, cells: pd.Series[str]) -> dict[str, pd.Series[float]]:
-    return {f"{name}={value}": (cells == value).astype(float) for value in sorted(set(cells))}
+    return {f"{name}={value}": (cells == value).astype(float) for value in sorted(set(cells.dropna()))}
 
 
 def by_unit(metadata: pd.DataFrame, units: pd.Series[str]) -> pd.DataFrame:

@@ -201,6 +201,7 @@ def unit_metadata(run: Run, frame: pd.DataFrame) -> tuple[pd.DataFrame | None, s
     if run.external.meta:
         task = run.competition
         table, by_unit = baselines.external_metadata(run.external.meta, task.image, task.unit)
+        table = table.drop(columns=task.label, errors="ignore")  # a table of labels may be given
         table = table if by_unit else baselines.by_unit(table, units)
     elif joins_own(run) and images.is_file():
         table = baselines.by_unit(baselines.tile_metadata(images), units)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,13 +91,16 @@ def _check(ids: pd.Series[str], values: Array, source: Source, by_unit: bool, pa
     what = source.unit_column if by_unit else source.image_column
     unknown = [f"line {n}: {what} '{name}'" for n, name in enumerate(ids, 2) if name not in known]
     if unknown:
-        hint = did_you_mean(unknown[0].split("'")[1], sorted(known)[:5])
-        raise DataError(f"{path}: ids that the tables do not have:\n{listed(unknown)}", hint)
+        name = next(name for name in ids if name not in known)
+        some = difflib.get_close_matches(name, known, n=1) + sorted(known)[:3]
+        message = f"{path}: ids that the tables do not have:\n{listed(unknown)}"
+        raise DataError(message, did_you_mean(name, dict.fromkeys(some)))
     if ids.duplicated().any():
         n = int(ids.duplicated().to_numpy().argmax())
         raise DataError(f"{path} line {n + 2}: {what} '{ids.iloc[n]}' is repeated", "keep one row")
     bad = ~np.isfinite(values).all(axis=1) | (values < 0).any(axis=1) | (values > 1).any(axis=1)
-    bad |= values.sum(axis=1) <= 0
+    with np.errstate(invalid="ignore"):  # an infinity has been found already
+        bad |= values.sum(axis=1) <= 0
     if bad.any():
         n = int(bad.argmax())
         raise DataError(

@@ -1,0 +1,378 @@
+"""The second level: honest scores, one default a set, and a submission that anyone can compute again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kit import folds
+from kit.combine import evaluate
+from kit.combine.calibrate import Calibration
+from kit.combine.evaluate import DEFAULT, Scores
+from kit.combine.pools import to_logits
+from kit.combine.units import gather, labels_of
+from kit.files import write_table
+from kit.metrics import WeightedLogLoss
+from kit.state import Run
+
+Make = Callable[..., Run]
+AB = ("a", "b")
+ABCD = ("a", "b", "c", "d")
+EVEN = WeightedLogLoss((0.5, 0.5))
+
+
+def combined(run: Run) -> dict[str, Any]:
+    """Run the stage and return metrics.json."""
+    evaluate.run(run)
+    content: dict[str, Any] = json.loads((run.folder("combine") / "metrics.json").read_text())
+    return content
+
+
+def rows_of(content: dict[str, Any], which: str = "oof") -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for row in content["rows"] if row["set"] == which}
+
+
+def written(run: Run, name: str) -> pd.DataFrame:
+    table = pd.read_csv(run.folder("combine") / f"{name}.csv", dtype={"unit_id": str})
+    return table.set_index("unit_id")
+
+
+def calibration(run: Run) -> tuple[Calibration, dict[str, Any]]:
+    content = json.loads((run.folder("combine") / "second_level.json").read_text())
+    numbers = {k: content[k] for k in ("slope", "bias", "training_prior", "scored_prior")}
+    return Calibration(**numbers), content
+
+
+@pytest.fixture
+def joined(make_cohort: Any, make_run: Make) -> Run:
+    """Our model and another team's, with held-out units and a test table."""
+    data = make_cohort(AB, 80)
+    return make_run(
+        data,
+        {"theirs": data.predictions(skill=1.0, seed=9)},
+        {"theirs": data.predictions("test", 1.0, 9)},
+        own={"ours": 2.0},
+        metric=EVEN,
+    )
+
+
+def test_every_set_has_exactly_one_default_and_rows_of_known_kinds(joined: Run) -> None:
+    content = combined(joined)
+    for which, default_nested in (("oof", True), ("holdout", None)):
+        rows = [row for row in content["rows"] if row["set"] == which]
+        defaults = [row for row in rows if row["kind"] == "default"]
+        assert [row["name"] for row in defaults] == [DEFAULT] and defaults[0]["nested"] is default_nested
+        assert {row["kind"] for row in rows} <= {"default", "pool", "model", "baseline", "limit"}
+        assert [row["name"] for row in rows if row["kind"] == "model"] == ["ours", "theirs"]
+        assert len({row["name"] for row in rows}) == len(rows)
+    assert content["metric"] == "weighted log loss" and content["units"] == 72 and content["uncovered"] == 0
+    for row in content["rows"]:
+        assert row["low"] - 1e-12 <= row["score"] <= row["high"] + 1e-12 and 0 <= row["auc"] <= 1
+        assert set(row) == {"name", "kind", "score", "low", "high", "nested", "set", "auc"}
+
+
+def test_without_a_held_out_set_there_is_one_default(make_cohort: Any, make_run: Make) -> None:
+    data = make_cohort(AB, 60)
+    content = combined(make_run(data, {"net": data.predictions()}))
+    assert [row["set"] for row in content["rows"] if row["kind"] == "default"] == ["oof"]
+
+
+def test_the_scores_are_those_of_the_tables_beside_them(joined: Run) -> None:
+    content = combined(joined)
+    frame = gather(joined).frame
+    for which in ("oof", "holdout"):
+        table = written(joined, which)
+        labels = frame.loc[table.index, "label"].to_numpy(dtype=np.int64)
+        score = EVEN.score(labels, table.to_numpy())
+        assert rows_of(content, which)[DEFAULT]["score"] == pytest.approx(score, abs=1e-12)
+        np.testing.assert_allclose(table.sum(axis=1), 1)
+    assert rows_of(content)["constant"]["score"] == pytest.approx(np.log(2))
+    assert rows_of(content)["constant"]["auc"] == 0.5
+
+
+def test_the_default_is_a_mean_logit_under_the_numbers_that_are_written(joined: Run) -> None:
+    """Test units by hand: mean over folds, images and models; then slope, bias and prior."""
+    combined(joined)
+    fit, content = calibration(joined)
+    assert content["models"] == ["ours", "theirs"] and content["pool"] == "mean logit"
+    test = written(joined, "test")
+    own = pd.read_csv(joined.folder("predict") / "test.csv", dtype={"unit_id": str})
+    other = pd.read_csv(joined.external.test["theirs"])
+    other["unit_id"] = other["image"].str.split("-").str[0]
+    for unit in test.index:
+        mine, theirs = own[own["unit_id"] == unit], other[other["unit_id"] == unit]
+        logits = [
+            pd.DataFrame(to_logits(rows[["p_a", "p_b"]].to_numpy()))
+            .groupby(rows[key].to_numpy())
+            .mean()
+            .mean()
+            for rows, key in ((mine, "image_id"), (theirs, "image"))
+        ]
+        pooled = (logits[0] + logits[1]).to_numpy() / 2
+        n = theirs["image"].nunique()
+        n_eff = n / (1 + (n - 1) * content["icc"])
+        odds = np.exp(n_eff * (fit.slope * pooled + np.array(fit.bias))) * np.array([0.5, 0.5])
+        np.testing.assert_allclose(test.loc[unit], odds / odds.sum(), rtol=1e-9)
+    assert list(test.index) == sorted(test.index) and len(test) == 6
+
+
+def outer_predictions(run: Run, poisoned: int | None) -> tuple[dict[str, Any], pd.DataFrame]:
+    """All nested rows of the OOF set, after the labels of one outer fold have been swapped."""
+    level = gather(run)
+    frame = level.part("fold")
+    if poisoned is not None:
+        mine = frame["outer"] == poisoned
+        frame = frame.assign(label=frame["label"].where(~mine, 1 - frame["label"]))
+    found = {}
+
+    class Kept(Scores):
+        def add(self, name: str, kind: str, probabilities: Any, nested: bool | None) -> None:
+            found[name] = (probabilities, nested)
+
+    default = evaluate.nested_default(run, level, frame, frame["outer"].to_numpy())
+    evaluate.score_oof(run, level, Kept(run, "oof", frame, []), default)
+    return {name: values for name, (values, nested) in found.items() if nested}, frame
+
+
+@pytest.mark.parametrize("fold", [0, 3])
+def test_a_nested_prediction_never_uses_the_labels_of_its_own_fold(
+    fold: int, make_cohort: Any, make_run: Make
+) -> None:
+    data = make_cohort(AB, 80)
+    meta = data.train[["image"]].assign(size=np.arange(len(data.train)) % 7 + 1)
+    run = make_run(data, {"net": data.predictions()}, meta=meta, metric=EVEN)
+    clean, frame = outer_predictions(run, None)
+    dirty, _ = outer_predictions(run, fold)
+    by_site = f"{DEFAULT}, by site"
+    assert set(clean) == {"mean logit, prior shift", DEFAULT, by_site, "metadata only"}
+    mine = (frame["outer"] == fold).to_numpy()
+    for name in set(clean) - {by_site, "mean logit, prior shift"}:
+        np.testing.assert_array_equal(dirty[name][mine], clean[name][mine], err_msg=name)
+        assert not np.allclose(dirty[name][~mine], clean[name][~mine]), f"{name} does learn from the others"
+    np.testing.assert_array_equal(
+        dirty["mean logit, prior shift"][mine], clean["mean logit, prior shift"][mine]
+    )
+
+
+def test_a_prediction_by_site_never_uses_the_labels_of_its_site(make_cohort: Any, make_run: Make) -> None:
+    data = make_cohort(AB, 80)
+    run = make_run(data, {"net": data.predictions()}, metric=EVEN)
+    level = gather(run)
+    frame = level.part("fold")
+    site = frame["site"].to_numpy()
+    swapped = frame.assign(label=frame["label"].where(frame["site"] != "1", 1 - frame["label"]))
+    clean, dirty = (evaluate.nested_default(run, level, table, site) for table in (frame, swapped))
+    np.testing.assert_array_equal(dirty[site == "1"], clean[site == "1"])
+    assert not np.allclose(dirty[site == "2"], clean[site == "2"])
+
+
+def test_every_outer_fold_is_predicted_from_all_the_others() -> None:
+    outer = np.array([2, 0, 1, 0, 2, 2])
+    seen = []
+
+    def fitted(train: Any, test: Any) -> Any:
+        seen.append((sorted(set(outer[train])), sorted(set(outer[test]))))
+        assert (train ^ test).all()
+        return np.full((test.sum(), 2), outer[test][0])
+
+    found = evaluate.nested(outer, 2, fitted)
+    assert found[:, 0].tolist() == outer.tolist()
+    assert seen == [([1, 2], [0]), ([0, 2], [1]), ([0, 1], [2])]
+
+
+def test_what_is_reported_is_not_the_score_in_sample(joined: Run) -> None:
+    content = combined(joined)
+    level = gather(joined)
+    frame = level.part("fold")
+    final = evaluate.fit_default(joined, level, frame)
+    in_sample = evaluate._apply(joined, final, level.blend.on(frame.index))
+    score = EVEN.score(labels_of(frame), in_sample)
+    assert score not in [pytest.approx(row["score"], abs=1e-9) for row in content["rows"]]
+    assert rows_of(content)[DEFAULT]["score"] > score, "a nested score is the worse one"
+
+
+def test_nothing_is_fitted_on_the_held_out_units(make_cohort: Any, make_run: Make) -> None:
+    data = make_cohort(AB, 80)
+    runs = [make_run(data, own={"net": 2.0}, folder=name) for name in ("clean", "dirty")]
+    held = folds.read_folds(runs[1].folds)
+    held = held.assign(
+        label=held["label"].where(held["role"] == "fold", held["label"].map({"a": "b", "b": "a"}))
+    )
+    write_table(runs[1].folds, held.reset_index())
+    contents = [combined(run) for run in runs]
+    for name in ("second_level.json", "oof.csv", "test.csv", "holdout.csv"):
+        clean, dirty = ((run.folder("combine") / name).read_bytes() for run in runs)
+        assert clean == dirty, name
+    scores = [rows_of(content, "holdout")[DEFAULT]["score"] for content in contents]
+    assert scores[1] > scores[0] + 0.2, "and yet they are scored with their own labels"
+
+
+def test_four_classes_go_through_from_outside_files_to_test_probabilities(
+    make_cohort: Any, make_run: Make
+) -> None:
+    data = make_cohort(ABCD, 100)
+    oof = {"one": data.predictions(skill=2.0), "two": data.predictions(skill=1.5, seed=1)}
+    test = {"one": data.predictions("test", 2.0), "two": data.predictions("test", 1.5, 1)}
+    run = make_run(data, oof, test)
+    content, rows = combined(run), rows_of(combined(run))
+    assert content["metric"] == "log loss" and rows[DEFAULT]["score"] < rows["one"]["score"]
+    assert rows[DEFAULT]["score"] < rows["mean of models"]["score"]
+    assert rows[DEFAULT]["score"] < 0.8 * rows["constant"]["score"] and rows[DEFAULT]["auc"] > 0.85
+    table = written(run, "test")
+    assert list(table.columns) == ["p_a", "p_b", "p_c", "p_d"] and len(table) == 6
+    np.testing.assert_allclose(table.sum(axis=1), 1)
+    truth = data.test.drop_duplicates("patient").set_index("patient")["truth"]
+    right = table.idxmax(axis=1).str[2:] == truth[table.index]
+    assert right.mean() >= 4 / 6
+    assert len(calibration(run)[0].bias) == 4
+
+
+def test_four_classes_of_equal_weight_are_moved_to_equal_shares(make_cohort: Any, make_run: Make) -> None:
+    data = make_cohort(ABCD, 100)
+    oof = {"one": data.predictions(skill=2.0)}
+    run = make_run(data, oof, metric=WeightedLogLoss((1.0,) * 4), folder="even")
+    rows = rows_of(combined(run))
+    assert calibration(run)[0].scored_prior == [0.25] * 4
+    assert rows["constant"]["score"] == pytest.approx(np.log(4))
+    assert rows[DEFAULT]["score"] < rows["one"]["score"]
+    plain = make_run(data, oof, folder="plain")
+    assert rows_of(combined(plain))["constant"]["score"] < np.log(4)
+    fit = calibration(plain)[0]
+    assert fit.scored_prior == fit.training_prior and fit.training_prior[0] == pytest.approx(0.4, abs=0.01)
+
+
+def test_the_scored_prior_is_the_metrics(joined: Run, make_cohort: Any, make_run: Make) -> None:
+    combined(joined)
+    fit, _ = calibration(joined)
+    assert fit.scored_prior == [0.5, 0.5] and fit.training_prior[0] > 0.6
+
+
+def test_the_files_are_the_same_bytes_each_time(joined: Run) -> None:
+    first = [path.read_bytes() for path in evaluate.run(joined)]
+    assert [path.read_bytes() for path in evaluate.run(joined)] == first and len(first) == 5
+
+
+def test_units_that_no_model_covers_are_counted(make_cohort: Any, make_run: Make) -> None:
+    data = make_cohort(AB, 60)
+    fewer = data.predictions()
+    content = combined(make_run(data, {"net": fewer[fewer["image"].str[1:4] < "053"]}))
+    assert content["units"] == 53 and content["uncovered"] == 7
+
+
+def test_a_model_without_test_predictions_leaves_nothing_to_submit(
+    make_cohort: Any, make_run: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = make_cohort(AB, 60)
+    both = {"one": data.predictions(), "two": data.predictions(seed=1)}
+    run = make_run(data, both, {"one": data.predictions("test")})
+    with caplog.at_level("INFO", logger="kit"):
+        combined(run)
+    assert "no test predictions of two" in caplog.text
+    assert (run.folder("combine") / "test.csv").read_text() == "unit_id,p_a,p_b\n"
+
+
+def test_the_default_is_compared_with_the_constant_by_a_paired_error(joined: Run) -> None:
+    (gain,) = combined(joined)["gains"]
+    rows = rows_of(combined(joined))
+    assert (gain["first"], gain["second"], gain["set"]) == (DEFAULT, "constant", "oof")
+    assert gain["gain"] == pytest.approx(rows["constant"]["score"] - rows[DEFAULT]["score"])
+    assert 0 < gain["se"] < 0.2
+
+
+def absent(content: dict[str, Any]) -> dict[str, str]:
+    return {row["name"]: row["reason"] for row in content["absent"]}
+
+
+def test_a_score_by_site_needs_two_sites_with_every_class_outside_each(
+    make_cohort: Any, make_run: Make
+) -> None:
+    name = f"{DEFAULT}, by site"
+    data = make_cohort(AB, 60)
+    row = rows_of(combined(make_run(data, {"net": data.predictions()}, folder="two")))[name]
+    assert row["kind"] == "pool" and row["nested"] is True
+    content = combined(make_run(data, {"net": data.predictions()}, site="", folder="none"))
+    assert name not in rows_of(content) and absent(content)[name] == "fewer than two sites are known"
+    data.train["center"] = np.where(data.train["truth"] == "b", "1", data.train["center"])
+    content = combined(make_run(data, {"net": data.predictions()}, folder="lone"))
+    assert absent(content)[name] == "without site 1 a class has no unit"
+
+
+def test_metadata_that_tell_the_class_make_a_baseline_to_beat(make_cohort: Any, make_run: Make) -> None:
+    data = make_cohort(AB, 80)
+    telling = data.train["truth"].map({"a": "1", "b": "3"})
+    units = data.train.assign(size=telling, stain="he").drop_duplicates("patient")
+    for folder, meta in (
+        ("image", data.train[["image"]].assign(size=telling)),
+        ("unit", units[["patient", "size", "stain"]]),
+    ):
+        content = combined(make_run(data, {"net": data.predictions()}, meta=meta, folder=folder))
+        row = rows_of(content)["metadata only"]
+        assert row["kind"] == "baseline" and row["nested"] is True and row["auc"] > 0.95
+
+
+def test_metadata_that_miss_a_few_units_will_do_and_many_will_not(make_cohort: Any, make_run: Make) -> None:
+    data = make_cohort(AB, 80)
+    meta = data.train[["image"]].assign(size="3", stain="he")
+    few, many = (meta[data.train["patient"].str[1:] < last] for last in ("076", "060"))
+    content = combined(make_run(data, {"net": data.predictions()}, meta=few, folder="few"))
+    assert "metadata only" in rows_of(content)
+    content = combined(make_run(data, {"net": data.predictions()}, meta=many, folder="many"))
+    assert absent(content)["metadata only"] == "the metadata lacks 20 of 80 units"
+    content = combined(make_run(data, {"net": data.predictions()}, folder="none"))
+    assert absent(content)["metadata only"] == "no metadata was given (--meta FILE)"
+
+
+def test_the_label_is_no_metadata(make_cohort: Any, make_run: Make) -> None:
+    """The table of labels is at hand, and may well be given as --meta."""
+    data = make_cohort(AB, 80)
+    run = make_run(data, {"net": data.predictions()}, meta=data.train)
+    assert rows_of(combined(run))["metadata only"]["auc"] < 0.75
+
+
+def test_our_own_tiles_are_metadata_too(make_cohort: Any, make_run: Make) -> None:
+    data = make_cohort(AB, 80)
+    run = make_run(data, own={"net": 1.0})
+    images = pd.DataFrame({"image_id": data.train["image"], "split": "train", "width": 300, "height": 200,
+                           "tissue": np.where(data.train["truth"] == "a", 0.2, 0.6), "background": "#ffffff",
+                           "tiles": 3, "status": "ok", "reason": ""})  # fmt: skip
+    write_table(run.folder("tile") / "images.csv", images)
+    assert rows_of(combined(run))["metadata only"]["auc"] > 0.95
+
+
+def test_a_known_posterior_is_the_limit_of_a_made_cohort_only(make_cohort: Any, make_run: Make) -> None:
+    data = make_cohort(AB, 60)
+    run = make_run(data, {"net": data.predictions()})
+    known = data.train.drop_duplicates("patient")
+    p = np.where(known["truth"] == "b", 0.9, 0.1)
+    write_table(run.data / "posterior.csv", pd.DataFrame({"patient": known["patient"], "a": 1 - p, "b": p}))
+    assert "only for made data" in absent(combined(run))["limit"]
+    content = combined(replace(run, demo=True))
+    assert rows_of(content)["limit"]["score"] == pytest.approx(-np.log(0.9))
+    assert rows_of(content)["limit"]["kind"] == "limit" and "limit" not in absent(content)
+    assert [gain["first"] for gain in content["gains"]] == [DEFAULT, "limit"]
+
+
+def test_the_stage_prints_its_table(joined: Run) -> None:
+    combined(joined)
+    text = evaluate.show(joined)
+    assert "calibrated blend *" in text and "holdout" in text and "standard errors" in text
+
+
+def test_the_inputs_know_every_file_that_decides_the_result(make_cohort: Any, make_run: Make) -> None:
+    data = make_cohort(AB, 60)
+    meta = data.train[["image"]].assign(size="3")
+    run = make_run(data, {"net": data.predictions()}, {"net": data.predictions("test")}, meta=meta)
+    first = evaluate.inputs(run)
+    for path in (run.external.oof["net"], run.external.test["net"], run.external.meta):
+        assert path is not None
+        before = path.read_text()
+        path.write_text(before + "\n")
+        assert evaluate.inputs(run) != first
+        path.write_text(before)
+    assert evaluate.inputs(run) == first

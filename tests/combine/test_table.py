@@ -1,0 +1,80 @@
+"""The table of scores: every number of metrics.json, and no verdict that noise could have made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kit.combine.table import render
+
+
+def row(name: str, kind: str, **changes: Any) -> dict[str, Any]:
+    plain = {"name": name, "kind": kind, "set": "oof", "score": 0.64, "low": 0.6, "high": 0.7, "auc": 0.71}
+    return {**plain, "nested": None, **changes}
+
+
+def content(gain: float = 0.0, se: float = 0.01, **changes: Any) -> dict[str, Any]:
+    gains = [{"first": "calibrated blend", "second": "constant", "set": "oof", "gain": gain, "se": se}]
+    rows = [row("net", "model"), row("calibrated blend", "default", nested=True)]
+    plain = {"metric": "log loss", "units": 632, "rows": rows, "gains": gains, "absent": [], "uncovered": 0}
+    return {**plain, **changes}
+
+
+@pytest.mark.parametrize(
+    ("gain", "se", "said"),
+    [
+        (0.05, 0.01, "beats the constant by 0.0500 +- 0.0100: 5.0 standard errors"),
+        (0.0201, 0.01, "2.0 standard errors"),
+        (0.0199, 0.01, "beats the constant by 0.0199 +- 0.0100: not distinguishable"),
+        (0.001, 0.01, "not distinguishable"),
+        (-0.03, 0.01, "does not beat the constant (-0.0300 +- 0.0100)"),
+        (0.0, 0.0, "does not beat the constant"),
+    ],
+)
+def test_a_gain_below_two_standard_errors_is_not_distinguishable(gain: float, se: float, said: str) -> None:
+    text = render(content(gain, se))
+    assert f"the calibrated blend {said}" in text or said in text
+    assert ("not distinguishable" in text) == (0 < gain < 2 * se)
+
+
+def test_every_row_is_shown_with_its_interval_and_the_default_is_marked() -> None:
+    lines = render(content()).splitlines()
+    assert lines[0] == "log loss on 632 units (lower is better)"
+    net, default = (next(line for line in lines if name in line) for name in ("net", "calibrated blend"))
+    assert net.split() == ["oof", "net", "0.6400", "0.6000", "-", "0.7000", "0.710"]
+    assert "calibrated blend *" in default and default.endswith("yes")
+    assert sum("*" in line for line in lines) == 1
+
+
+def test_columns_line_up() -> None:
+    lines = render(
+        content(rows=[row("a name that is long", "model"), row("x", "pool", nested=False)])
+    ).splitlines()
+    places = {line.index("0.6400") for line in lines if "0.6400" in line}
+    assert len(places) == 1 and lines[2].index("score") in places
+
+
+def test_what_is_not_known_is_left_blank() -> None:
+    text = render(content(rows=[row("x", "model", low=None, high=None, auc=None)]))
+    line = next(line for line in text.splitlines() if " x " in line)
+    assert line.split() == ["oof", "x", "0.6400"] and "None" not in text
+
+
+def test_sets_are_ruled_off_from_each_other() -> None:
+    rows = [row("a", "model"), row("b", "default"), row("b", "default", set="holdout")]
+    lines = render(content(rows=rows)).splitlines()
+    rules = [n for n, line in enumerate(lines) if line.startswith("---")]
+    assert [lines[n + 1].split()[0] for n in rules] == ["oof", "holdout"]
+
+
+def test_the_distance_to_the_limit_is_told_as_such() -> None:
+    gains = [{"first": "limit", "second": "calibrated blend", "set": "oof", "gain": 0.08, "se": 0.02}]
+    text = render(content(gains=gains))
+    assert "the calibrated blend is 0.0800 +- 0.0200 above the limit" in text and "beats" not in text
+
+
+def test_what_is_absent_is_said_with_its_reason() -> None:
+    text = render(content(absent=[{"name": "metadata only", "reason": "no metadata was given"}], uncovered=7))
+    assert "no row 'metadata only': no metadata was given" in text
+    assert "7 labelled units are not scored" in text and "not scored" not in render(content())

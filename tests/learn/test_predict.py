@@ -1,0 +1,172 @@
+"""Predictions: out of fold means from the model that never saw the group; each row once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kit import folds, state
+from kit.files import read_strings
+from kit.learn import backbones, predict, train
+from kit.learn.bags import BagModel
+from kit.learn.dataset import labelled
+from kit.learn.train import Fit
+from kit.state import Run
+
+Make = Callable[..., Run]
+MODELS = ("test_efficientnet-frozen", "test_efficientnet-scratch-24")
+PROBABILITIES = ["p_a", "p_b"]
+
+
+def table(run: Run, name: str) -> pd.DataFrame:
+    found = read_strings(run.folder("predict") / f"{name}.csv")
+    return found.assign(**{column: found[column].astype(float) for column in PROBABILITIES})
+
+
+def flow(run: Run) -> dict[str, bytes]:
+    for stage in ("tune", "train", "predict"):
+        state.execute(run, stage)
+    return {path.name: path.read_bytes() for path in run.folder("predict").iterdir()}
+
+
+def test_a_row_comes_from_the_model_that_saw_no_image_of_its_group(
+    make_run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned: dict[str, set[str]] = {}
+    whole = train.train
+
+    def watched(fit: Fit, checkpoint: Path | None = None) -> BagModel:
+        learned[fit.purpose.split()[-1]] = set(fit.images.index)
+        return whole(fit, checkpoint)
+
+    monkeypatch.setattr(train, "train", watched)
+    run = make_run()
+    flow(run)
+    groups, oof = run.tables.train["group_id"], table(run, "oof")
+    assert set(learned) == {"0", "1", "2"} and len(oof)
+    for row in oof.itertuples():
+        mine = set(groups.index[groups == groups[row.image_id]])
+        assert row.image_id in mine and not mine & learned[row.fold]
+    held = set(table(run, "holdout")["image_id"])
+    assert held and not any(held & images for images in learned.values())
+
+
+def test_a_row_is_what_its_model_says_of_the_image(finished_run: Run) -> None:
+    run, oof = finished_run, table(finished_run, "oof")
+    for spec in ("frozen", "scratch:24"):
+        backbone = backbones.parse(f"test_efficientnet:{spec}")
+        for fold in "02":
+            rows = oof[(oof["model"] == backbone.name) & (oof["fold"] == fold)].iloc[[0, -1]]
+            model = predict.load_model(run, backbone, fold)
+            for row in rows.itertuples():
+                ids = np.array([row.image_id], object)
+                found = predict.predict_images(run, backbone, model, "train", ids)[0]
+                np.testing.assert_allclose(found, [row.p_a, row.p_b], atol=1e-5)
+
+
+def test_every_image_of_the_folds_is_predicted_once_by_every_model(finished_run: Run) -> None:
+    oof, images = table(finished_run, "oof"), folds.read_folds(finished_run.folds)
+    mine = images[images["role"] == "fold"]
+    counts = oof.groupby(["model", "image_id"]).size().unstack("image_id")
+    assert (counts == 1).all(axis=None) and set(counts.columns) == set(mine.index)
+    assert tuple(counts.index) == MODELS
+    assert (oof["fold"].to_numpy() == mine.loc[oof["image_id"], "fold"].to_numpy()).all()
+
+
+def test_held_out_and_test_images_are_predicted_by_every_fold_of_every_model(finished_run: Run) -> None:
+    run, images = finished_run, folds.read_folds(finished_run.folds)
+    held = set(images.index[images["role"] == "holdout"])
+    assert held
+    for name, wanted in (("holdout", held), ("test", set(run.tables.test.index))):  # type: ignore[union-attr]
+        found = table(run, name)
+        assert set(found["image_id"]) == wanted
+        counts = found.groupby(["image_id", "model"])["fold"].agg(list)
+        assert len(counts) == len(wanted) * 2 and all(mine == ["0", "1", "2"] for mine in counts)
+        spread = found.groupby(["image_id", "model"])["p_b"].nunique()
+        assert (spread > 1).any(), "the folds are different models"
+
+
+@pytest.mark.parametrize("name", ["oof", "holdout", "test"])
+def test_the_tables_are_sorted_and_hold_probabilities_of_known_units(name: str, finished_run: Run) -> None:
+    found, run = table(finished_run, name), finished_run
+    assert list(found.columns) == ["image_id", "unit_id", "model", "seed", "fold", *PROBABILITIES]
+    place = list(zip(found["image_id"], found["model"], found["fold"], strict=True))
+    assert place == sorted(place) and set(found["seed"]) == {"0"}
+    values = found[PROBABILITIES].to_numpy()
+    assert ((values > 0) & (values < 1)).all()
+    np.testing.assert_allclose(values.sum(axis=1), 1, atol=1e-12)
+    units = (run.tables.test if name == "test" else run.tables.train)["unit_id"]  # type: ignore[index]
+    assert (found["unit_id"].to_numpy() == units[found["image_id"]].to_numpy()).all()
+
+
+def test_the_files_are_the_same_bytes_each_time(make_run: Make) -> None:
+    specs = ("test_efficientnet:frozen", "test_efficientnet:scratch")
+    first = flow(make_run(*specs, folder="a", finetune_epochs=1))
+    assert set(first) == {"oof.csv", "holdout.csv", "test.csv"}
+    assert flow(make_run(*specs, folder="b", finetune_epochs=1, workers=2)) == first
+
+
+def test_classes_keep_their_columns(finished_run: Run) -> None:
+    """Colours are easy: the true class has the higher probability of the two."""
+    oof = table(finished_run, "oof")
+    oof = oof[oof["model"] == MODELS[0]]
+    labels = finished_run.tables.train["label"][oof["image_id"]].to_numpy()
+    assert ((oof["p_b"] > 0.5).to_numpy() == (labels == "b")).mean() > 0.8
+
+
+def test_all_tiles_of_a_bag_are_predicted_from_whatever_was_drawn_in_training(make_bags: Make) -> None:
+    run = make_bags(count=6, bag=2)
+    backbone = backbones.parse("test_efficientnet:frozen")
+    images = labelled(run)
+    hyper = train.defaults(run.competition.training, "frozen")
+    model = train.train(Fit(run, backbone, hyper, images[images["role"] == "fold"], "fit"))
+    stored = train.stored_embeddings(run, backbone, 2)
+    long = stored.ids[stored.counts > 4][:1]
+    mine = stored.take(long).features[:, 0]
+    pooled = ((mine - model.center.numpy()) / model.spread.numpy()).mean(axis=0)
+    logits = model.head.weight.detach().numpy() @ pooled + model.head.bias.detach().numpy()
+    found = predict.predict_images(run, backbone, model, "train", long)[0]
+    np.testing.assert_allclose(np.log(found[1] / found[0]), logits[1] - logits[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["frozen", "scratch"])
+def test_an_image_is_predicted_the_same_in_any_company(mode: str, make_bags: Make) -> None:
+    run = make_bags(finetune_epochs=1)
+    backbone = backbones.parse(f"test_efficientnet:{mode}")
+    hyper = train.defaults(run.competition.training, mode)
+    images = labelled(run)
+    model = train.train(Fit(run, backbone, hyper, images, "fit"))
+    ids = images.index.to_numpy(dtype=object)
+    together = predict.predict_images(run, backbone, model, "train", ids)
+    backwards = predict.predict_images(run, backbone, model, "train", ids[::-1])
+    alone = np.concatenate(
+        [predict.predict_images(run, backbone, model, "train", ids[n : n + 1]) for n in (0, 9)]
+    )
+    np.testing.assert_allclose(alone, together[[0, 9]], atol=1e-5)
+    np.testing.assert_allclose(backwards[::-1], together, atol=1e-5)
+    assert predict.predict_images(run, backbone, model, "train", ids[:0]).shape == (0, 2)
+
+
+def test_without_a_test_table_its_predictions_are_an_empty_table(make_run: Make) -> None:
+    run = make_run(test=False)
+    assert flow(run)["test.csv"] == b"image_id,unit_id,model,seed,fold,p_a,p_b\n"
+
+
+def test_a_test_image_without_tiles_has_no_row(make_run: Make, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    run = make_run()
+    data.mkdir()
+    (data / "train").symlink_to(run.data / "train")
+    (data / "test").mkdir()
+    for n in (0, 1, 3):
+        (data / "test" / f"t{n}.png").write_bytes((run.data / "test" / f"t{n}.png").read_bytes())
+    run = dataclasses.replace(run, data=data, work=tmp_path / "fewer")
+    for stage in ("fold", "tile"):
+        state.execute(run, stage)
+    flow(run)
+    assert set(table(run, "test")["image_id"]) == {"t0", "t1", "t3"}
