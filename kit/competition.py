@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ import pandas as pd
 
 from kit.errors import DataError, SettingError, did_you_mean
 from kit.metrics import Metric
-from kit.tables import check_ids, check_sample, check_train
+from kit.tables import check_declared, check_ids, check_sample, check_train
 
 
 @dataclass(frozen=True)
@@ -157,9 +158,17 @@ class Competition:
         """One raw table under the kit's own column names, in its own order."""
         ours = {"image_id": self.image, "unit_id": self.unit, "group_id": self.group or self.unit}
         ours |= {"site": self.site, "label": self.label}
+        check_declared(raw, split, ours)
         table = pd.DataFrame({name: raw.get(theirs, "") for name, theirs in ours.items()}, raw.index)
         rows: list[dict[str, str]] = raw.to_dict("records")  # type: ignore[assignment]
-        table["path"] = [str(data / self.files.format(split=split, **row)) for row in rows]
+        try:
+            places = [
+                self.files.format(**(row | {"split": split, "image_id": row[self.image]})) for row in rows
+            ]
+        except KeyError as error:
+            hint = f"the {split} table has {', '.join(map(str, raw.columns))}"
+            raise SettingError(f"files='{self.files}' names {error}, which is no column", hint) from error
+        table["path"] = [str(data / place) for place in places]
         table.attrs["source"] = raw.attrs.get("source", f"the {split} table")
         table.attrs["theirs"] = ours  # what messages call a column: the name that the file has
         check_ids(table)
@@ -199,10 +208,12 @@ def find(name: str) -> Competition:
 
 
 def _from_file(path: Path) -> Competition:
+    sys.path.insert(0, str(path.parent.resolve()))  # its own modules may lie beside it
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise SettingError(f"{path} is not there", f"known competitions: {', '.join(names())}")
     module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever a user's file raises is for its author to mend

@@ -74,10 +74,14 @@ def read_strings(path: Path) -> pd.DataFrame:
     """Read a CSV with every cell as text, so that ``006388`` and ``2e3749`` stay what they are.
 
     Raises:
-        DataError: the file is no CSV.
+        DataError: the file cannot be read, or is no CSV.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read: {error.strerror}", "check the path and its rights"
+        ) from error
     except ValueError as error:  # pandas' own errors and bytes that are no text
         raise DataError(f"{path} is not a readable CSV: {error}", "make or download it again") from error
     return table.astype(object)

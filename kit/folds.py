@@ -28,10 +28,8 @@ log = logging.getLogger("kit")
 
 def inputs(run: Run) -> dict[str, Any]:
     """The digest of the tables, without the place they came from."""
-    found = {"tables": table_digest(run), "out": str(run.folds)}
-    if run.folds_given:
-        found["given"] = file_digest(run.folds) if run.folds.is_file() else "missing"
-    return found
+    place = file_digest(run.folds) if run.folds_given else str(run.folds)
+    return {"tables": table_digest(run), "given": run.folds_given, "folds": place}
 
 
 def table_digest(run: Run) -> str:
@@ -85,12 +83,15 @@ def check_given(path: Path, train: pd.DataFrame) -> None:
         if (other := table[column] != train[column]).any():
             values = f"{column} '{table[column][other].iloc[0]}', not '{train[column][other].iloc[0]}'"
             raise DataError(f"{path}: image_id '{train.index[other][0]}' has {values}", "draw new folds")
+    if (count := table.loc[table["role"] == "fold", "fold"].nunique()) < 2:
+        raise DataError(f"{path} has {count} fold, and at least two are needed", "draw new folds")
     numbered = table["role"].eq("fold") & table["fold"].str.fullmatch("[0-9]+")
+    numbered &= table["fold_site"].str.fullmatch("[0-9]*")
     if (bad := ~(numbered | table["role"].eq("holdout"))).any():
         cells = f"role '{table['role'][bad].iloc[0]}' and fold '{table['fold'][bad].iloc[0]}'"
         hint = "the role is fold, holdout or extra; a row of role fold has a fold number"
         raise DataError(f"{path}: image_id '{train.index[bad][0]}' has {cells}", hint)
-    parts = (table["role"] + " " + table["fold"]).groupby(train["group_id"]).unique()
+    parts = table[["role", "fold", "fold_site"]].agg(" ".join, axis=1).groupby(train["group_id"]).unique()
     if split := [f"group '{g}' is in {', '.join(p)}" for g, p in parts.items() if len(p) > 1]:
         message = f"{path}: groups that are not kept together:\n{listed(split)}"
         raise DataError(message, "move all images of a group to one fold, or draw new folds")
@@ -108,7 +109,7 @@ def training_folds(run: Run) -> pd.DataFrame:
         lost = table["role"].eq("fold") & table["fold_site"].eq("")
         if lost.any():
             raise DataError(
-                f"{run.folds}: {lost.sum()} images have no leave-site-out fold, first '{table.index[lost][0]}'",
+                f"{run.folds}: {lost.sum()} images have no fold_site, first '{table.index[lost][0]}'",
                 "give every image its site, or use --set fold.scheme=group",
             )
         table["fold"] = table["fold_site"]

@@ -26,12 +26,14 @@ RANGES = {
     "fold.k": (2, math.inf),
     "fold.holdout": (0, math.inf),
     "fold.holdout_share": (0, 1),
+    "tile.scale": (0.1, 32),  # a tile is cut from size x scale pixels, held in memory
     "tile.min_tissue": (0, 1),
     "tune.trials": (0, math.inf),
     "train.drop": (0, 1),
     "train.augment": (0, 1),
     "combine.icc": (0, 1),
     "combine.folds": (2, math.inf),
+    "combine.resamples": (20, math.inf),
 }
 
 

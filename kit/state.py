@@ -69,7 +69,7 @@ STAGES = {
             "predict",
             "out-of-fold, held-out and test probabilities of every model",
             "kit.learn.predict",
-            after=("tile", "train"),
+            after=("fold", "tile", "train"),
             groups=("train",),
             threaded=True,
         ),
@@ -167,6 +167,8 @@ class Run:
             "after": {before: self.key(before) for before in self.after(stage)},
             "inputs": module.inputs(self),
         }
+        if name not in ("fold", "tile"):
+            content["task"] = [list(self.competition.classes), repr(self.competition.metric)]
         if stage.threaded:
             content["threads"] = self.threads
         return content
@@ -177,9 +179,9 @@ class Run:
         Raises:
             StageError: one is not; says what to type.
         """
-        for before in self.after(STAGES[name]):
-            record = read_state(self.work).get(before)
-            if record is None or record["key"] != self.key(before):
+        for before in self.chain(name)[:-1]:
+            if not finished(self, before):
+                record = read_state(self.work).get(before)
                 why = "has not been run" if record is None else self._changed(before, record)
                 raise StageError(
                     f"{name} needs the result of {before}, which {why}",
@@ -190,6 +192,8 @@ class Run:
         """Which ingredient of a finished stage is not what it was."""
         before, now = flatten(record["ingredients"]), flatten(self.ingredients(name))
         names = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
+        if not names:
+            return "left files that are not there any more, or were changed by hand"
         changed = [f"{k}: was {before.get(k)}, now {now.get(k)}" for k in names[:3]]
         return f"was run with other inputs or settings ({'; '.join(changed)})"
 
@@ -239,8 +243,9 @@ def preflight(run: Run, names: list[str]) -> None:
 def execute(run: Run, name: str) -> None:
     """Run one stage and record it; what it had finished before a kill is not done again."""
     run.need(name)
-    for left in run.folder(name).rglob(".tmp-*"):  # what a kill left of a file being written
-        left.unlink(missing_ok=True)
+    for left in run.work.rglob(".tmp-*"):  # what a kill left of a file being written
+        if left.is_file():
+            left.unlink()
     # Until it is finished again, nothing may believe that it is.
     state = read_state(run.work)
     if state.pop(name, None):

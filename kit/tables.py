@@ -46,6 +46,26 @@ def read_optional(path: Path, columns: tuple[str, ...]) -> pd.DataFrame | None:
     return read_table(path, columns) if path.is_file() else None
 
 
+def check_declared(table: pd.DataFrame, split: str, ours: dict[str, str]) -> None:
+    """The columns that the declaration names are there and hold text.
+
+    A test table has no label, and an extra one may lack the site.
+    """
+    source = table.attrs.get("source", f"the {split} table")
+    optional = {"test": {"label"}, "other": {"site"}}.get(split, set())
+    for name, theirs in ours.items():
+        if theirs and theirs not in table and name not in optional:
+            raise DataError(
+                f"{source}: the declaration says {name.removesuffix('_id')}='{theirs}', which is no column",
+                f"it has {', '.join(map(str, table.columns))}",
+            )
+    if numeric := [str(name) for name in table.select_dtypes(exclude=["object", "string"])]:
+        raise DataError(
+            f"{source}: the columns {', '.join(numeric)} were read as numbers, which spoils ids",
+            "read tables with kit.tables.read_table, or with dtype=str",
+        )
+
+
 def check_ids(table: pd.DataFrame) -> None:
     """Every image has an id, a unit and a group, and none is there twice."""
     source = table.attrs["source"]

@@ -72,7 +72,7 @@ def test_a_later_value_wins() -> None:
         ("train.lr", "inf", "it takes 0 or more"),
         ("combine.ridge", "-0.1", "it takes 0 or more"),
         ("combine.folds", "1", "it takes 2 or more"),
-        ("combine.resamples", "-3", "it takes 1 or more"),
+        ("combine.resamples", "-3", "it takes 20 or more"),
         ("combine.icc", "1.5", "it takes 0 to 1"),
     ],
 )

@@ -24,6 +24,7 @@ def tile_metadata(path: Path) -> pd.DataFrame:
     table = read_strings(path)
     table = table[table["split"] == "train"].set_index("image_id")
     found = numbers(table[["width", "height", "tissue"]])
+    found = found.where(found["width"] > 0)  # an image that could not be read has no size
     colours = np.array([_rgb(text) for text in table["background"]])
     return found.assign(red=colours[:, 0], green=colours[:, 1], blue=colours[:, 2])
 

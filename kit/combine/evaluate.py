@@ -32,13 +32,14 @@ def inputs(run: Run) -> dict[str, Any]:
     """Digests of the files that were made elsewhere, and of the tables."""
     from kit.folds import table_digest
 
-    files = {**run.external.oof, **{f"test {k}": v for k, v in run.external.test.items()}}
-    if run.external.meta:
-        files["meta"] = run.external.meta
-    found: dict[str, Any] = {name: file_digest(path) for name, path in files.items()}
-    if joins_own(run) and run.external.oof:
-        found["own"] = run.key("predict")
-    return found | {"tables": table_digest(run)}
+    outside = run.external
+    return {
+        "oof": {name: file_digest(path) for name, path in outside.oof.items()},
+        "test": {name: file_digest(path) for name, path in outside.test.items()},
+        "meta": file_digest(outside.meta) if outside.meta else None,
+        "own": run.key("predict") if outside.oof and joins_own(run) else None,
+        "tables": table_digest(run),
+    }
 
 
 @dataclass
@@ -91,7 +92,11 @@ def _run(run: Run) -> list[Path]:
     absent = score_oof(run, level, scores, nested)
     final = fit_default(run, level, frame)
     gains = compare(run, scores, nested)
-    held = score_holdout(run, level, final) if len(level.part("holdout")) else []
+    held = []
+    if (reason := _holdout_reason(run, level.part("holdout"))) is None:
+        held = score_holdout(run, level, final)
+    else:
+        absent.append({"name": "the held-out set", "reason": reason})
     return _write(run, level, frame, nested, final, scores.rows + held, gains, absent)
 
 
@@ -149,7 +154,7 @@ def score_oof(run: Run, level: Level, scores: Scores, default: Array) -> list[di
         scores.add(f"{DEFAULT}, by site", "pool", by_site, True)
     else:
         absent.append({"name": f"{DEFAULT}, by site", "reason": reason})
-    scores.add("constant", "baseline", constant(run, frame), None)
+    scores.add("constant", "baseline", constant(run, frame, len(frame)), None)
     return absent + add_metadata(run, scores) + add_limit(run, scores)
 
 
@@ -162,10 +167,10 @@ def add_raw(models: Models, scores: Scores) -> None:
     scores.add("mean of models", "pool", plain.to_numpy(), None)
 
 
-def constant(run: Run, frame: pd.DataFrame) -> Array:
-    """The scored prior for every unit: what the sample submission says."""
-    prior = calibrate.training_prior(labels_of(frame), len(run.competition.classes))
-    return np.tile(run.competition.metric.scored_prior(prior), (len(frame), 1))
+def constant(run: Run, folds: pd.DataFrame, rows: int) -> Array:
+    """The scored prior for every unit, from the labels of the folds: what a sample submission says."""
+    prior = calibrate.training_prior(labels_of(folds), len(run.competition.classes))
+    return np.tile(run.competition.metric.scored_prior(prior), (rows, 1))
 
 
 def _site_reason(frame: pd.DataFrame) -> str | None:
@@ -233,12 +238,22 @@ def posterior(run: Run) -> pd.DataFrame | None:
 
 def compare(run: Run, scores: Scores, default: Array) -> list[dict[str, Any]]:
     """The default against the constant and against the limit, paired."""
-    gains = [scores.gain(default, constant(run, scores.frame), (DEFAULT, "constant"))]
+    gains = [scores.gain(default, constant(run, scores.frame, len(default)), (DEFAULT, "constant"))]
     limit = posterior(run)
     if limit is not None:
         known = limit.loc[scores.frame.index].to_numpy()
         gains.append(scores.gain(known, default, ("limit", DEFAULT)))
     return gains
+
+
+def _holdout_reason(run: Run, frame: pd.DataFrame) -> str | None:
+    """Why the held-out set cannot be scored, if it cannot."""
+    if not len(frame):
+        return "no unit was held out, or none of its images was usable"
+    missing = set(range(len(run.competition.classes))) - set(frame["label"])
+    if missing:
+        return f"it has no unit of class {run.competition.classes[min(missing)]}"
+    return None
 
 
 def score_holdout(run: Run, level: Level, final: calibrate.Calibration) -> list[dict[str, Any]]:
@@ -248,7 +263,7 @@ def score_holdout(run: Run, level: Level, final: calibrate.Calibration) -> list[
     add_raw(level.holdout, scores)
     pooled = blend(list(level.holdout.values())).on(frame.index)
     scores.add(DEFAULT, "default", _apply(run, final, pooled), None)
-    scores.add("constant", "baseline", constant(run, frame), None)
+    scores.add("constant", "baseline", constant(run, level.part("fold"), len(frame)), None)
     add_limit(run, scores)
     return scores.rows
 
@@ -272,6 +287,12 @@ def _write(
         "rows": rows,
         "gains": gains,
         "absent": absent,
+        "groups": {
+            name: int(level.part(role)["group_id"].nunique())
+            for name, role in (("oof", "fold"), ("holdout", "holdout"))
+        },
+        # Whether the score is independent of class shares, so that sets can be compared.
+        "balanced": isinstance(task.metric, metrics.WeightedLogLoss),
         "uncovered": len(level.frame[level.frame["role"] == "fold"]) - len(frame),
     }
     write_json(folder / "metrics.json", content)

@@ -12,10 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kit import folds
-from kit.combine.pools import UnitLogits, blend
+from kit.combine.pools import UnitLogits, blend, unit_logits
 from kit.combine.predictions import Source, read_external, read_own
 from kit.errors import DataError, StageError
-from kit.state import Run, read_state
+from kit.state import Run, finished, read_state
 
 log = logging.getLogger("kit")
 Models = Mapping[str, UnitLogits]
@@ -50,8 +50,10 @@ class Level:
 
 
 def joins_own(run: Run) -> bool:
-    """Whether our own models take part: always, unless external files come before any prediction."""
-    return not run.external.oof or "predict" in read_state(run.work)
+    """Whether our own models take part: beside external ones only if they are finished as asked for."""
+    if not run.external.oof:
+        return True
+    return "predict" in read_state(run.work) and finished(run, "fold") and finished(run, "predict")
 
 
 def gather(run: Run) -> Level:
@@ -61,6 +63,8 @@ def gather(run: Run) -> Level:
         DataError: there is no model, or no unit that all of them cover.
     """
     own = joins_own(run)
+    if not own and "predict" in read_state(run.work):
+        log.info("our own models do not take part: they were not made with these settings")
     frame = _frame(run, own)
     oof, holdout, test = _own(run) if own else ({}, {}, {})
     train = run.tables.train
@@ -94,8 +98,10 @@ def _say_coverage(level: Level) -> None:
 def _own(run: Run) -> tuple[dict[str, UnitLogits], ...]:
     folder = run.folder("predict")
     classes = run.competition.classes
-    tables = [read_own(folder / f"{name}.csv", classes) for name in ("oof", "holdout", "test")]
-    return tuple(tables)
+    oof, holdout, test = (read_own(folder / f"{name}.csv", classes) for name in ("oof", "holdout", "test"))
+    # Where no test image could be read, every model has test predictions, of no unit.
+    empty = unit_logits(np.zeros((0, len(classes))), pd.Series([], dtype=object), classes)
+    return oof, holdout, test or dict.fromkeys(oof, empty)
 
 
 def _frame(run: Run, own: bool) -> pd.DataFrame:

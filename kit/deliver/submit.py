@@ -69,10 +69,12 @@ def build(run: Run) -> tuple[pd.DataFrame, list[str]]:
     classes = list(run.competition.classes)
     source = "holdout" if run.tables.test is None else "test"
     found = read_strings(run.folder("combine") / f"{source}.csv").set_index("unit_id")
-    if not len(found):
+    if not len(found) and (run.tables.test is None or set(run.external.oof) - set(run.external.test)):
         raise SubmissionError(
             f"there are no predictions of the {source} units to submit",
-            "external models need --test NAME=FILE beside each --oof NAME=FILE",
+            "external models need --test NAME=FILE beside each --oof NAME=FILE"
+            if run.tables.test is not None
+            else "a task without a test table submits its held-out set: raise fold.holdout",
         )
     values = found[[f"p_{name}" for name in classes]].astype(float).set_axis(classes, axis=1)
     ids = expected_ids(run)

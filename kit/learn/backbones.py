@@ -6,6 +6,7 @@ import importlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kit.errors import SettingError, WeightsError, did_you_mean
+from kit.files import file_digest
 
 MODES = ("frozen", "finetune", "scratch")
 NUMBER = re.compile(r"\d+")  # the place of a layer in its name
@@ -85,6 +87,22 @@ def find_weights(backbone: Backbone, attached: Mapping[str, Path]) -> Path | Non
         f" ones (--weights: {names}) and the packaged ones ({', '.join(PACKAGED)})",
         f"attach them with --weights {backbone.encoder}=FILE, or train without: {backbone.encoder}:scratch",
     )
+
+
+def weights_digest(backbone: Backbone, attached: Mapping[str, Path]) -> str:
+    """SHA-256 of a backbone's pretrained weights; ``scratch`` where it has none."""
+    path = find_weights(backbone, attached)
+    if path is None:
+        return "scratch"
+    if not path.is_file():
+        return "missing"
+    return _digest(path, path.stat().st_mtime_ns, path.stat().st_size)
+
+
+@lru_cache
+def _digest(path: Path, changed: int, size: int) -> str:
+    """The digest of a file as long as it does not change: it is asked for at every stage."""
+    return file_digest(path)
 
 
 def preprocessing(encoder: str) -> dict[str, Any]:

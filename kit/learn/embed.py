@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from kit.files import digest, fingerprint, write_file
+from kit.files import digest, write_file
 from kit.learn import augment, backbones
 from kit.learn.backbones import Backbone
 from kit.learn.bags import BagModel
@@ -68,21 +68,27 @@ def embeddings(run: Run, backbone: Backbone, split: str, views: int) -> Embedded
     todo = [n for n, part in enumerate(parts) if part is None]
     if todo:
         model = frozen_encoder(run, backbone)
-        for n in tqdm(todo, desc=f"embedding {split}, {backbone.encoder}", unit=f"{CHUNK} images"):
+        bar = tqdm(total=len(ids), desc=f"embedding {split}, {backbone.encoder}", unit="image")
+        bar.update(sum(len(part) for n, part in enumerate(chunks) if n not in todo))
+        for n in todo:
             shown = [_views(run, split, image, backbone.size, views) for image in chunks[n]]
-            parts[n] = _embed_chunk(model, shown, run.competition.training.infer_batch)
-            _keep(files[n], chunks[n], parts[n])
+            part = _embed_chunk(model, shown, run.competition.training.infer_batch)
+            _keep(files[n], chunks[n], part)
+            parts[n] = part
+            bar.update(len(chunks[n]))
+        bar.close()
     return _join(ids, parts)
 
 
 def key(run: Run, backbone: Backbone, views: int) -> str:
     """What embeddings depend on: tiles, weights, preprocessing and the way they are computed."""
-    weights = backbones.find_weights(backbone, run.weights)
     training = run.competition.training
     return digest(
         {
             "tiles": run.key("tile"),
-            "weights": fingerprint(weights) if weights else None,
+            "encoder": backbone.encoder,
+            "size": backbone.size,
+            "weights": backbones.weights_digest(backbone, run.weights),
             "preprocessing": backbones.preprocessing(backbone.encoder),
             "views": views,
             "seed": run.seed,

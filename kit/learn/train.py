@@ -21,7 +21,8 @@ from tqdm.auto import tqdm
 
 from kit import seeds
 from kit.competition import Training
-from kit.files import digest, file_digest, fingerprint, write_bytes, write_file, write_json
+from kit.errors import SettingError, did_you_mean
+from kit.files import digest, file_digest, write_bytes, write_file, write_json
 from kit.learn import backbones, embed
 from kit.learn.backbones import Backbone
 from kit.learn.bags import BagModel, Packed
@@ -79,23 +80,37 @@ def defaults(training: Training, mode: str) -> Hyper:
 
 
 def inputs(run: Run) -> dict[str, Any]:
-    """Fingerprints of the pretrained weights, and the device (it changes sums)."""
-    found = {}
-    for spec in run.competition.training.backbones:
-        backbone = backbones.parse(spec)
-        path = backbones.find_weights(backbone, run.weights)
-        found[backbone.name] = fingerprint(path) if path else "scratch"
+    """Digests of the pretrained weights, and the device (it changes sums)."""
+    todo = [backbones.parse(spec) for spec in run.competition.training.backbones]
+    found = {backbone.name: backbones.weights_digest(backbone, run.weights) for backbone in todo}
     return {"weights": found, "device": device().type}
 
 
 def check(run: Run) -> None:
-    """Every backbone exists, and its weights are there and fit.
+    """Every backbone exists, its weights are there and fit, and it takes tiles of the chosen size.
 
     Raises:
         WeightsError, SettingError: one does not.
     """
-    for spec in run.competition.training.backbones:
-        embed.new_encoder(run, backbones.parse(spec), drop=0.0)
+    todo = [backbones.parse(spec) for spec in run.competition.training.backbones]
+    names = [backbone.name for backbone in todo]
+    if not names or len(set(names)) < len(names):
+        raise SettingError(f"train.backbones is '{', '.join(names)}'", "name each backbone once")
+    for name in run.weights:
+        if name not in {backbone.encoder for backbone in todo}:
+            hint = did_you_mean(name, {backbone.encoder for backbone in todo})
+            raise SettingError(f"--weights names '{name}', which is no backbone of this run", hint)
+    for backbone in todo:
+        model = embed.new_encoder(run, backbone, drop=0.0).eval()
+        size = backbone.size or run.competition.tiles.size
+        try:
+            embed.forward(model.to(device()), np.zeros((1, size, size, 3), np.uint8), 1)
+        except (AssertionError, RuntimeError) as error:  # what timm and torch raise for a wrong size
+            wanted = backbones.preprocessing(backbone.encoder)["input_size"][-1]
+            raise SettingError(
+                f"{backbone.encoder} does not take tiles of {size} pixels: {error}",
+                f"write {backbone.encoder}:{backbone.mode}:{wanted} in train.backbones",
+            ) from error
 
 
 def run(run: Run) -> list[Path]:

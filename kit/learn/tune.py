@@ -100,6 +100,10 @@ def search(
     wanted = trials_of(run, backbone)
     if not wanted:
         return None
+    if not inner_folds(run, images, fold):
+        log.info("no tuning without fold %s: no inner split of the rest has every class", fold)
+        bar.update(wanted)
+        return None
     name = f"{backbone.name}/fold{fold}/{digest([run.key('tune'), backbone.name, fold])[:12]}"
     study = optuna.create_study(storage=storage(run), study_name=name, load_if_exists=True)
     bar.update(min(len(_finished(study)), wanted))
@@ -165,25 +169,26 @@ def _finished(study: optuna.Study | None) -> list[optuna.trial.FrozenTrial]:
 def inner_losses(
     run: Run, backbone: Backbone, settings: Hyper, images: pd.DataFrame, fold: str
 ) -> NDArray[np.float64]:
-    """The log loss of every image of the inner validation folds ``(n,)``.
-
-    ``images`` of ``fold`` are not looked at. The inner folds are the ones that follow it in turn.
-    """
-    names = fold_names(images)
-    place = names.index(fold)
-    others = [names[(place + n) % len(names)] for n in range(1, len(names))]
+    """The log loss of every image of the inner validation folds ``(n,)``; ``fold`` is not looked at."""
     losses = []
-    # One fold must stay to learn from.
-    for inner in others[: max(1, min(run.competition.tuning.inner, len(others) - 1))]:
+    for inner in inner_folds(run, images, fold):
         seen = images[(images["fold"] != fold) & (images["fold"] != inner)]
         judged = images[images["fold"] == inner]
-        if seen["y"].nunique() < len(run.competition.classes):
-            continue
         model = train(Fit(run, backbone, settings, seen, f"{backbone.name} tune {fold} {inner}"))
         found = predict_images(run, backbone, model, "train", judged.index.to_numpy(dtype=object))
         truth = judged["y"].to_numpy()
         losses.append(-np.log(np.maximum(found[np.arange(len(truth)), truth], 1e-6)))
-    return np.concatenate(losses) if losses else np.zeros(1)
+    return np.concatenate(losses)
+
+
+def inner_folds(run: Run, images: pd.DataFrame, fold: str) -> list[str]:
+    """The inner validation folds: those that follow in turn and leave every class to learn from."""
+    names = fold_names(images)
+    place = names.index(fold)
+    others = [names[(place + n) % len(names)] for n in range(1, len(names))]
+    classes = len(run.competition.classes)
+    usable = [name for name in others if images[~images["fold"].isin([fold, name])]["y"].nunique() == classes]
+    return usable[: run.competition.tuning.inner]
 
 
 def choose(run: Run, backbone: Backbone, study: optuna.Study | None) -> dict[str, Any]:

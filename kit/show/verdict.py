@@ -10,7 +10,7 @@ from typing import Any
 from kit.state import Run
 
 ENOUGH = 2.0  # standard errors
-FEW = 20  # units, below which a bootstrap interval is too narrow
+FEW = 20  # groups, below which a bootstrap interval is too narrow
 SPACE = "\u00a0"  # that a line does not break at
 Row = Mapping[str, Any]
 
@@ -139,9 +139,12 @@ def held_out_sentence(content: Mapping[str, Any], default: Row, units: int) -> s
     )
     if row["low"] is None:
         return f"{text}: a sanity check, not a verdict."
+    groups = content.get("groups", {}).get("holdout", units)
+    few = f" With only {groups} groups the interval itself is too narrow." if groups < FEW else ""
+    if not content.get("balanced", True):
+        return f"{text}. It has other class shares than the folds: read it against its own constant.{few}"
     inside = row["low"] <= default["score"] <= row["high"]
     agrees = "contains" if inside else "does not contain"
-    few = " On so few units the interval itself is too narrow." if units < FEW else ""
     return f"{text}. That interval {agrees} the out-of-fold score: a sanity check, not a verdict.{few}"
 
 

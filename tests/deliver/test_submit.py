@@ -19,7 +19,7 @@ from kit.deliver.check import check_submission
 from kit.errors import SubmissionError
 from kit.files import file_digest, read_strings, write_json
 from kit.metrics import WeightedLogLoss
-from kit.state import Run
+from kit.state import External, Run
 
 WEIGHTS = WeightedLogLoss((0.3, 0.7))  # an uneven prior, so that a fallback can be told from a half
 
@@ -42,12 +42,15 @@ def finish(kit: Callable[..., Any], data: Path, oof: list[str], tmp_path: Path) 
 def build(data: Path, tmp_path: Path) -> Callable[..., tuple[pd.DataFrame, list[str]]]:
     """Build the submission of what is written as the result of `combine`."""
 
-    def built(predicted: pd.DataFrame, **tables: Any) -> tuple[pd.DataFrame, list[str]]:
+    def built(
+        predicted: pd.DataFrame, outside: External | None = None, **tables: Any
+    ) -> tuple[pd.DataFrame, list[str]]:
         task = find("strip-ai")
         if tables:
             changed = replace(Tables(**{"train": task.tables(data).train, **tables}))
             task = replace(task, load=lambda _: changed)
-        run = Run(replace(task, metric=WEIGHTS), "strip-ai", data, tmp_path / "work")
+        external = outside or External()
+        run = Run(replace(task, metric=WEIGHTS), "strip-ai", data, tmp_path / "work", external=external)
         if tables:
             vars(run)["tables"] = changed
         folder = run.folder("combine")
@@ -104,12 +107,28 @@ def test_a_unit_without_predictions_gets_the_scored_prior(
     assert (table["CE"] != 0.3).sum() == 3
 
 
-def test_nothing_predicted_is_nothing_to_submit(
+def test_external_models_without_test_files_have_nothing_to_submit(
     build: Callable[..., tuple[pd.DataFrame, list[str]]],
 ) -> None:
     with pytest.raises(SubmissionError, match="no predictions of the test units") as caught:
-        build(predicted([]))
+        build(predicted([]), External({"net": Path("oof.csv")}))
     assert "--test" in caught.value.hint
+
+
+def test_a_task_without_test_table_and_held_out_set_has_nothing_to_submit(
+    build: Callable[..., tuple[pd.DataFrame, list[str]]],
+) -> None:
+    with pytest.raises(SubmissionError, match="no predictions of the holdout units") as caught:
+        build(predicted([]), test=None)
+    assert "fold.holdout" in caught.value.hint
+
+
+def test_where_no_test_image_could_be_read_every_unit_gets_the_prior(
+    build: Callable[..., tuple[pd.DataFrame, list[str]]], data: Path
+) -> None:
+    table, fallback = build(predicted([]))
+    assert fallback == sample_ids(data)
+    assert table["CE"].tolist() == [0.3] * len(fallback)
 
 
 def test_without_a_sample_the_test_units_are_submitted_in_order(

@@ -204,6 +204,19 @@ def test_tensors_beside_the_encoder_do_no_harm(tmp_path: Path) -> None:
     assert torch.equal(model.state_dict()["stem.0.weight"], state["stem.0.weight"])
 
 
+def test_a_classifier_that_is_numbered_like_a_layer_is_still_one(tmp_path: Path) -> None:
+    name = "inception_next_atto"
+    source = drawn(name, 7)
+    beyond = {"head.fc2.weight", "head.fc2.bias"}
+    model = backbones.build(name)
+    assert (
+        beyond == set(source.state_dict()) - set(model.state_dict())
+        and "head.fc1.weight" in model.state_dict()
+    )
+    backbones.load_weights(model, saved(source.state_dict(), tmp_path / "a.safetensors"), name)
+    assert torch.equal(model.state_dict()["head.fc1.weight"], source.state_dict()["head.fc1.weight"])
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".bin"])
 def test_a_text_file_is_no_weights(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"a{suffix}"

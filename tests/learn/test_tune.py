@@ -13,6 +13,7 @@ import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
+from tqdm.auto import tqdm
 
 from kit.competition import Tuning
 from kit.files import read_strings
@@ -78,7 +79,7 @@ def test_no_trial_looks_at_the_fold_it_will_be_judged_on(
     monkeypatch.setattr(tune, "train", learn)
     monkeypatch.setattr(tune, "predict_images", judge)
     tuned(run)
-    assert len(seen) == 2 * 3 and {fold for fold, *_ in seen} == {"0", "1", "2"}
+    assert len(seen) == 2 * 3 * 2 and {fold for fold, *_ in seen} == {"0", "1", "2"}
     groups = run.tables.train["group_id"]
     for fold, learned, scored in seen:
         outside = set(images.index[(images["fold"] == fold) | (images["role"] == "holdout")])
@@ -86,7 +87,7 @@ def test_no_trial_looks_at_the_fold_it_will_be_judged_on(
         assert not set(groups[list(learned)]) & set(groups[list(scored)])
 
 
-@pytest.mark.parametrize(("wanted", "used"), [(1, ["2"]), (2, ["2", "3"]), (9, ["2", "3"])])
+@pytest.mark.parametrize(("wanted", "used"), [(1, ["2"]), (2, ["2", "3"]), (9, ["2", "3", "0"])])
 def test_the_inner_folds_follow_the_judged_one_in_turn_and_one_stays_to_learn_from(
     wanted: int, used: list[str], make_run: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,12 +113,20 @@ def test_the_inner_folds_follow_the_judged_one_in_turn_and_one_stays_to_learn_fr
     assert len(losses) == images["fold"].isin(judged).sum()
 
 
-def test_two_folds_leave_nothing_to_search_on_and_keep_the_settings(make_run: Make) -> None:
-    run = make_run(trials=2)
+def test_folds_that_leave_no_inner_split_keep_the_settings(
+    make_run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, asked = make_run(trials=2), quick(monkeypatch)
     images = labelled(run)
-    images = images[images["fold"].isin(["0", "1"])]
-    losses = tune.inner_losses(run, FROZEN, defaults(run.competition.training, "frozen"), images, "0")
-    assert losses.tolist() == [0.0]
+    two = images[images["fold"].isin(["0", "1"])]
+    assert tune.inner_folds(run, two, "0") == []
+    # Without folds 0 and 1 there is nothing of class b: only fold 2 may be judged inside.
+    lone = images[(images["role"] == "fold") & ((images["label"] == "a") | images["fold"].isin(["0", "1"]))]
+    assert tune.inner_folds(run, lone, "0") == ["2"]
+    plain = dataclasses.asdict(defaults(run.competition.training, "frozen"))
+    with tqdm(disable=True) as bar:
+        study = tune.search(run, FROZEN, two, "0", bar)
+    assert tune.choose(run, FROZEN, study) == {"settings": plain, "trial": None, "trials": 0} and not asked
 
 
 @pytest.mark.parametrize("after", [0, 1, 6])
