@@ -17,7 +17,7 @@ from kit.combine.calibrate import Calibration
 from kit.combine.evaluate import DEFAULT, Scores
 from kit.combine.pools import to_logits
 from kit.combine.units import gather, labels_of
-from kit.files import write_table
+from kit.files import read_strings, write_table
 from kit.metrics import WeightedLogLoss
 from kit.state import Run
 
@@ -211,6 +211,41 @@ def test_nothing_is_fitted_on_the_held_out_units(make_cohort: Any, make_run: Mak
         assert clean == dirty, name
     scores = [rows_of(content, "holdout")[DEFAULT]["score"] for content in contents]
     assert scores[1] > scores[0] + 0.2, "and yet they are scored with their own labels"
+
+
+def test_the_constant_of_the_held_out_set_is_the_prior_of_the_folds(make_cohort: Any, make_run: Make) -> None:
+    data = make_cohort(AB, 80)
+    run = make_run(data, own={"net": 2.0})
+    content, level = combined(run), gather(run)
+    inside, held = labels_of(level.part("fold")), labels_of(level.part("holdout"))
+    share = (inside.sum() + 0.5) / (len(inside) + 1)
+    expected = -np.log(np.where(held == 1, share, 1 - share)).mean()
+    assert inside.mean() < 0.4 and held.mean() == 0.5
+    assert rows_of(content, "holdout")["constant"]["score"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("kept", "reason"), [("a", "no unit of class b"), ("", "no unit was held out")])
+def test_a_held_out_set_that_cannot_be_scored_is_absent_with_its_reason(
+    kept: str, reason: str, make_cohort: Any, make_run: Make
+) -> None:
+    data = make_cohort(AB, 80)
+    run = make_run(data, own={"net": 2.0})
+    path = run.folder("predict") / "holdout.csv"
+    table = read_strings(path)
+    labels = data.train.set_index("image")["truth"].loc[table["image_id"]]
+    write_table(path, table[(labels == kept).to_numpy()])
+    content = combined(run)
+    assert reason in absent(content)["the held-out set"]
+    assert {row["set"] for row in content["rows"]} == {"oof"}
+
+
+def test_where_no_test_image_was_readable_no_test_unit_is_predicted(make_cohort: Any, make_run: Make) -> None:
+    data = make_cohort(AB, 80)
+    run = make_run(data, own={"net": 2.0})
+    path = run.folder("predict") / "test.csv"
+    write_table(path, read_strings(path).iloc[:0])
+    combined(run)
+    assert (run.folder("combine") / "test.csv").read_text() == "unit_id,p_a,p_b\n"
 
 
 def test_four_classes_go_through_from_outside_files_to_test_probabilities(

@@ -71,6 +71,19 @@ def test_outside_models_come_alone_until_ours_have_predicted(make_cohort: Any, m
     assert joins_own(make_run(data, folder="none"))
 
 
+def test_our_models_of_other_settings_take_no_part_beside_others(
+    make_cohort: Any, make_run: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = make_cohort(AB, 60)
+    run = make_run(data, {"theirs": data.predictions()}, own={"net": 1.0})
+    assert sorted(gather(run).oof) == ["net", "theirs"]
+    run._keys["predict"] = "of other settings"
+    with caplog.at_level("INFO", logger="kit"):
+        level = gather(run)
+    assert list(level.oof) == ["theirs"] and len(level.part("fold")) == 60
+    assert "not made with these settings" in caplog.text
+
+
 def test_models_of_different_units_are_scored_on_those_in_common(make_cohort: Any, make_run: Make) -> None:
     data = make_cohort(AB, 60)
     first, second = data.predictions(), data.predictions(seed=1)

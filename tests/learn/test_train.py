@@ -310,9 +310,9 @@ def test_backbones_are_checked_before_hours_are_spent(make_run: Make, tmp_path: 
         (("test_efficientnet", "test_efficientnet:frozen"), "train.backbones is", "each backbone once"),
         (("test_resnet:scratch",), "--weights names 'test_efficientnet'", "Known: test_resnet"),
         (
-            ("test_efficientnet", "test_vit:scratch"),
-            "test_vit does not take tiles of 32",
-            "test_vit:scratch:160",
+            ("test_efficientnet", "vit_tiny_patch16_224:scratch"),
+            "vit_tiny_patch16_224 does not take tiles of 32",
+            "vit_tiny_patch16_224:scratch:224",
         ),
     ],
 )
