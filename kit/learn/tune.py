@@ -113,7 +113,7 @@ def search(
         retry_stale(study, choices)
         # Reseeded for each trial: a study that is reopened would repeat its first suggestions.
         study.sampler = optuna.samplers.TPESampler(
-            seed=seeds.number(run.seed, "tune", name, done) % 2**32, n_startup_trials=4
+            seed=seeds.number(run.seed, "tune", backbone.name, fold, done) % 2**32, n_startup_trials=4
         )
         if done == 0 and not study.get_trials(states=(optuna.trial.TrialState.WAITING,)):
             study.enqueue_trial({k: v for k, v in first.items() if k in choices})
