@@ -2,8 +2,8 @@
 
 import os
 
-# Idle compute threads sleep: spinning ones take the processor from the loader's workers, and from any
-# other program (on two busy cores a training step takes ten times as long). Read when OpenMP is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Idle compute threads soon sleep instead of spinning: spinning takes the processor from the loader's
+# workers and from other programs, at once sleeping slows a free machine. Read when OpenMP is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 __version__ = "0.1.0"
