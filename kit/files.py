@@ -7,10 +7,14 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from kit.errors import DataError, KitError, StorageError
 
@@ -85,6 +89,15 @@ def read_strings(path: Path) -> pd.DataFrame:
     except ValueError as error:  # pandas' own errors and bytes that are no text
         raise DataError(f"{path} is not a readable CSV: {error}", "make or download it again") from error
     return table.astype(object)
+
+
+def read_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]] | None:
+    """Arrays of an ``.npz`` file, whose checksums are tested; ``None`` if it is absent or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return {name: content[name] for name in names}
+    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile):
+        return None
 
 
 def numbers(cells: pd.DataFrame) -> pd.DataFrame:

@@ -7,7 +7,6 @@ have fixed sizes, so that the numbers do not depend on where a run was interrupt
 from __future__ import annotations
 
 import logging
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from kit.files import digest, write_file
+from kit.files import digest, read_arrays, write_file
 from kit.learn import augment, backbones
 from kit.learn.backbones import Backbone
 from kit.learn.bags import BagModel
@@ -143,12 +142,10 @@ def _kept(path: Path, ids: NDArray[np.object_]) -> Part | None:
 
     The images of a chunk change when one becomes readable: ``key`` does not know of that.
     """
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            mine = content["ids"].tolist() == ids.tolist()
-            return (content["counts"], content["features"]) if mine else None
-    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile):
+    content = read_arrays(path, ("ids", "counts", "features"))
+    if content is None or content["ids"].tolist() != ids.tolist():
         return None
+    return content["counts"], content["features"]
 
 
 def _views(run: Run, split: str, image: str, size: int, views: int) -> NDArray[np.uint8]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kit.errors import StageError
-from kit.files import write_file
+from kit.files import read_arrays, write_file
 from kit.read.reader import Pixels
 
 Integers: TypeAlias = NDArray[np.int64]
@@ -131,12 +130,13 @@ def find(path: Path, key: str) -> Tiles | None:
 
 
 def _load(path: Path) -> Tiles | None:
-    """All arrays of a file, whose checksums that tests; None if it is absent or damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {item.name: file[item.name] for item in fields(Tiles)}
-        arrays["header"] = json.loads(arrays["header"].tobytes())
-        tiles = Tiles(**arrays)
-    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile):
+    """The content of a file; None if it is absent or damaged."""
+    arrays = read_arrays(path, [item.name for item in fields(Tiles)])
+    if arrays is None:
         return None
+    try:
+        header = json.loads(arrays.pop("header").tobytes())
+    except ValueError:
+        return None
+    tiles = Tiles(header=header, **arrays)
     return tiles if int(tiles.lengths.sum()) == len(tiles.encoded) else None
