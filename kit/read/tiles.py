@@ -19,13 +19,13 @@ import pandas as pd
 from kit import files, parallel, seeds
 from kit.competition import TileGrid
 from kit.errors import DataError, ImageError, StageError, listed
-from kit.read import grid, store, tissue
+from kit.read import grid, shortcuts, store, tissue
 from kit.read.reader import ImageMissing, Pixels, Reader, opener, resized
 from kit.state import Run
 
 log = logging.getLogger("kit")
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,8 @@ def run(run: Run) -> list[Path]:
 def load_images(run: Run) -> pd.DataFrame:
     """``images.csv`` with numbers as numbers and ids as text; one row a split and image.
 
+    The shortcut columns are NaN for an image that could not be read.
+
     Raises:
         StageError: the stage has not been run.
     """
@@ -96,7 +98,9 @@ def load_images(run: Run) -> pd.DataFrame:
     if not path.is_file():
         raise StageError(f"{path} is not there", f"type: python -m kit tile {run.competition.name}")
     numbers = {"width": "int64", "height": "int64", "tissue": "float64", "tiles": "int64"}
-    return files.read_strings(path).astype(numbers)
+    table = files.read_strings(path).astype(numbers)
+    measured = [name for name in shortcuts.COLUMNS if name in table]
+    return table.assign(**files.numbers(table[measured]))
 
 
 class Tiler:
@@ -141,12 +145,19 @@ class Tiler:
         x, y, share = x[best], y[best], share[best]
         pixels = [self._cut(image, int(a), int(b), side, background) for a, b in zip(x, y, strict=True)]
         header = self._header(source, image, float(mask.mean()), background)
+        header |= shortcuts.measure(overview, mask)
         return store.packed(header, pixels, x, y, np.full(len(best), side), share)
 
     def _single(self, source: Source, image: Reader) -> store.Tiles:
-        """A photograph as its only tile, squeezed to a square; ``size`` is its longer side."""
+        """A photograph as its only tile, squeezed to a square; ``size`` is its longer side.
+
+        The tile is its overview too. All of a photograph counts as tissue; where its background is,
+        only the shortcuts ask.
+        """
         pixels = resized(image.overview(1), self.wanted.size, self.wanted.size)
-        header = self._header(source, image, 1.0, tissue.background_colour(pixels))
+        background = tissue.background_colour(pixels)
+        header = self._header(source, image, 1.0, background)
+        header |= shortcuts.measure(pixels, tissue.tissue_mask(pixels, background))
         zero, side = np.zeros(1, np.int64), np.array([max(image.size)])
         return store.packed(header, [pixels], zero, zero, side, np.ones(1, np.float32))
 
@@ -206,6 +217,7 @@ def _row_of(source: Source, status: str, reason: str, head: Mapping[str, Any], c
         "height": head.get("height", 0),
         "tissue": head.get("tissue", 0.0),
         "background": head.get("background", ""),
+        **{name: head.get(name) for name in shortcuts.COLUMNS},
         "tiles": count,
         "status": status,
         "reason": reason,

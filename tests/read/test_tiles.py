@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kit.combine import baselines
 from kit.competition import TileGrid
 from kit.errors import DataError, SettingError, StageError, StorageError
-from kit.read import grid, slide, store, tiles
+from kit.metrics import LogLoss
+from kit.read import grid, photo, shortcuts, slide, store, tiles
 from kit.state import Run, execute, finished
 
 SLIDES = Path(__file__).parents[2] / "../shared/data/slides"
@@ -76,6 +78,56 @@ def test_the_table_says_what_was_found(cohort: Any) -> None:
     assert np.abs(colour.astype(int) - (196, 211, 192)).max() <= 2
     assert two["tiles"] == 6
     assert images["tissue"].dtype == np.float64 and images["tiles"].dtype == np.int64
+
+
+def test_the_surroundings_of_every_image_that_could_be_read_are_measured(cohort: Any) -> None:
+    run = cohort()
+    (path,) = tiles.run(run)
+    images = tiles.load_images(run).set_index(["split", "image_id"])
+    seen = images[list(shortcuts.COLUMNS)]
+    assert seen.dtypes.eq(np.float64).all()
+    known = images["status"].isin(["ok", "empty"])
+    assert seen[known].notna().all(axis=None) and seen[~known].isna().all(axis=None)
+    assert known.sum() == 4, "one slide of the test split, two with tissue and the empty one"
+    np.testing.assert_array_equal(seen.loc[("train", "blank")], [196, 211, 192, 0, 0])
+    two = seen.loc[("train", "two")]
+    assert two.iloc[:3].tolist() == pytest.approx([196, 211, 192], abs=0.2)
+    # Noise of 2 grey levels; an overview pixel is the mean of 4 x 4.
+    assert two["corner_spread"] == pytest.approx(0.5, abs=0.2)
+    bad = [row for row in path.read_text().splitlines() if row.startswith(("cut,", "none,", "text,"))]
+    assert len(bad) == 3 and all(",0,0,0.0,,,,,,,0," in row for row in bad), "their cells are empty"
+
+
+@pytest.mark.parametrize("painted", [True, False])
+@pytest.mark.parametrize("reader", ["slide", "photo"])
+def test_a_class_that_only_the_corners_tell_is_found_by_their_features(
+    reader: str, painted: bool, tmp_path: Path, write_slide: Any, paint: Any, make_run: Any
+) -> None:
+    labels = np.random.default_rng(0).permutation([0, 1] * 8)
+    for seed, label in enumerate(labels):
+        pixels = paint(400, 300, glass=(240, 235, 238), seed=seed)[0]
+        for rows in (slice(None, 32), slice(-32, None)):
+            for columns in (slice(None, 32), slice(-32, None)):
+                pixels[rows, columns, 2] -= np.uint8(6 * label * painted)
+        write_slide(tmp_path / "data" / f"{seed:02d}.tif", pixels)
+    run = make_run({f"{seed:02d}": f"{seed:02d}.tif" for seed in range(16)}, reader=reader)
+    (path,) = tiles.run(run)
+    matrix = baselines.features(baselines.shortcut_features(path)["corner only"], None).to_numpy()
+    found = baselines.predict(matrix[:8], labels[:8], matrix[8:], 2, LogLoss())[:, 1]
+    told = found[labels[8:] == 1].min() > found[labels[8:] == 0].max()
+    assert told == painted
+
+
+@pytest.mark.parametrize("reader", [slide.Slide, photo.Photo])
+def test_an_image_is_decoded_to_an_overview_once(
+    reader: Any, tmp_path: Path, write_slide: Any, paint: Any, make_run: Any, monkeypatch: Any
+) -> None:
+    write_slide(tmp_path / "data" / "a.tif", paint(400, 300)[0])
+    factors: list[int] = []
+    real = reader.overview
+    monkeypatch.setattr(reader, "overview", lambda self, by: [factors.append(by), real(self, by)][1])
+    tiles.run(make_run({"a": "a.tif"}, reader=reader.__module__.rpartition(".")[2]))
+    assert len(factors) == 1
 
 
 def test_tiles_lie_on_tissue_and_hold_its_pixels(cohort: Any) -> None:
@@ -257,6 +309,8 @@ def test_a_photograph_is_a_bag_of_one(archived: bool, tmp_path: Path, make_run: 
     images = tiles.load_images(run).set_index("image_id")
     assert images["status"].to_dict() == {"a": "ok", "b": "missing"}
     assert images.loc["a", ["width", "height", "tiles", "tissue"]].tolist() == [90, 120, 1, 1.0]
+    corners = images[list(shortcuts.COLUMNS[:4])]
+    assert corners.loc["a"].between(10, 160).all() and corners.loc["b"].isna().all()
     found = store.read(store.path_of(run.folder("tile"), "train", "a"))
     assert (found.x[0], found.y[0], found.size[0]) == (0, 0, 120)
     assert found.decode().shape == (1, 48, 48, 3)
