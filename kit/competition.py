@@ -26,7 +26,8 @@ class FoldPlan:
     """How units are kept apart."""
 
     k: int = 5  # cross-validation folds
-    scheme: Literal["group", "site"] = "group"  # which fold column training uses
+    scheme: Literal["group", "site", "group-site", "crossed"] = "group-site"  # see kit.folds
+    duplicates: str = ""  # a CSV image_id,cluster of near-duplicates that are kept together
     holdout: int = 20  # units a class in the held-out set, at most
     holdout_share: float = 0.15  # ... and at most this share of the rarest class
 
@@ -79,8 +80,11 @@ class Training:
 class SecondLevel:
     """From out-of-fold tables to calibrated probabilities."""
 
+    method: str = "ridge pool"  # or "POOL + CALIBRATOR", or choose; see kit.combine.choose
+    unsafe: bool = False  # allow methods that are known to lose
+    site_prior: bool = False  # shrunken class shares of known sites; see kit.combine.side
+    fusion: bool = False  # metadata as one more model
     icc: float = 0.44  # correlation of the logits of two images of one unit
-    ridge: float = 10.0  # strength that holds the slope near 1, in units
     folds: int = 10  # outer folds of the nested score when no fold table covers the units
     resamples: int = 2000  # of the bootstrap
 

@@ -1,35 +1,64 @@
 """What is kept apart: the held-out set, the cross-validation folds and leave-site-out.
 
-Groups are never split. The held-out set is drawn first and never touched by any fitting; the rest is
-dealt into folds so that every fold has the same share of each class and of each site x class cell.
+Groups are never split: a group is what the competition declares, joined by near-duplicates. The held-out
+set is drawn first and never touched by any fitting; the rest is dealt into folds by ``fold.scheme``:
+
+=========== ======================================================= =====================================
+scheme      validation folds                                        says how a model does on
+=========== ======================================================= =====================================
+group-site  whole groups, alike in classes and site x class cells   new patients of the known sites
+group       whole groups, alike in classes; sites are not looked at the same, with the luck of the draw
+crossed     whole sites, ``k`` blocks of them alike in classes      new patients of new sites
+site        one site each (the column ``fold_site``)                one new site at a time
+=========== ======================================================= =====================================
+
+A model is always trained on all other folds. In ``crossed`` and ``site`` it has therefore seen neither a
+group nor a site of the fold it is judged on: a group lies in one block of sites, so leaving the block
+out leaves its groups out as well, and folds inside a block would only take away training data.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from kit import seeds
 from kit.competition import FoldPlan
-from kit.errors import DataError, listed
+from kit.dealing import components, deal, fold_count, imbalance, linked, share_sd
+from kit.errors import DataError, SettingError, listed
 from kit.files import digest, file_digest, read_strings, write_json, write_table
+from kit.holdout import draw_holdout
 from kit.state import Run
 from kit.tables import check_ids, read_table
 
-VERSION = 1
+VERSION = 2
 COLUMNS = ["image_id", "unit_id", "group_id", "site", "label", "role", "fold", "fold_site"]
+KEEP_SITES = "give every image its site, or use --set fold.scheme=group-site"
 log = logging.getLogger("kit")
 
 
 def inputs(run: Run) -> dict[str, Any]:
-    """The digest of the tables, without the place they came from."""
+    """The digest of the tables and of the near-duplicates, without the place they came from."""
     place = file_digest(run.folds) if run.folds_given else str(run.folds)
-    return {"tables": table_digest(run), "given": run.folds_given, "folds": place}
+    near = duplicates(run)
+    alike = file_digest(near) if near else ""
+    return {"tables": table_digest(run), "given": run.folds_given, "folds": place, "duplicates": alike}
+
+
+def duplicates(run: Run) -> Path | None:
+    """The table of near-duplicates, if one is given.
+
+    Raises:
+        SettingError: it is not there.
+    """
+    given = run.competition.folds.duplicates
+    if given and not Path(given).is_file():
+        raise SettingError(f"--duplicates: {given} is not a file", "check the path")
+    return Path(given) if given else None
 
 
 def table_digest(run: Run) -> str:
@@ -40,22 +69,79 @@ def table_digest(run: Run) -> str:
 
 def run(run: Run) -> list[Path]:
     """The stage: write the fold table and, beside it, how it was made; or check the one given."""
+    train = grouped(run)
+    plan = run.competition.folds
     if run.folds_given:
-        check_given(run.folds, run.tables.train)
+        check_given(run.folds, train)
         return [run.folds]
-    table = assign(run.tables.train, run.competition.folds, run.seed)
+    table = assign(train, plan, run.seed)
     if run.tables.extra is not None:
         extra = run.tables.extra.drop(columns="path").assign(role="extra", fold="", fold_site="")
         table = pd.concat([table, extra])
+    chosen_folds(table, plan.scheme, run.folds)
     table = table.sort_index().reset_index()[COLUMNS]
-    write_table(run.folds, table)
     summary = describe(table)
+    made: dict[str, Any] = {"scheme": plan.scheme, "k": plan.k, "seed": run.seed}
+    made |= {"tables_sha256": table_digest(run), "duplicates_sha256": inputs(run)["duplicates"]}
+    made["holdout_sha256"] = digest(sorted(set(table.loc[table["role"] == "holdout", "unit_id"])))
     beside = run.folds.with_suffix(".json")
-    plan = {"scheme": run.competition.folds.scheme, "k": run.competition.folds.k, "seed": run.seed}
-    write_json(beside, {**plan, "tables_sha256": table_digest(run), **summary})
+    warn_of_change(beside, made)
+    write_table(run.folds, table)
+    write_json(beside, {**made, **summary})
     for line in summary["text"]:
         log.info("%s", line)
     return [run.folds, beside]
+
+
+def grouped(run: Run) -> pd.DataFrame:
+    """The train table with groups that share near-duplicate images joined; a message names them.
+
+    Raises:
+        DataError: the table of near-duplicates names an image that no table has.
+    """
+    train, path = run.tables.train, duplicates(run)
+    links = None
+    if path is not None:
+        links = read_table(path, ("image_id", "cluster"))
+        others = (run.tables.train, run.tables.test, run.tables.extra)
+        known = {image for table in others if table is not None for image in table.index}
+        if (lost := ~links["image_id"].isin(known)).any():
+            name, line = links["image_id"][lost].iloc[0], int(lost.to_numpy().argmax()) + 2
+            message = f"{path} line {line}: image_id '{name}' is in no table ({lost.sum()} such rows)"
+            raise DataError(message, "make the clusters from the images of this data folder")
+    joined = components(train, links)
+    what = noun(run.competition.group or run.competition.unit)
+    moved = joined.isin(joined[joined != train["group_id"]])
+    merged = [
+        f"{len(part)} {what}s share near-duplicate images and are kept together: {', '.join(part)}"
+        for part in train["group_id"][moved].groupby(joined[moved]).agg(lambda names: sorted(set(names)))
+    ]
+    if merged:
+        log.info("%s", listed(merged))
+    return train.assign(group_id=joined)
+
+
+def noun(column: str) -> str:
+    """What a column of ids is about.
+
+    >>> noun("patient_id")
+    'patient'
+    """
+    return column.removesuffix("_id").replace("_", " ") or "group"
+
+
+def warn_of_change(beside: Path, made: dict[str, Any]) -> None:
+    """Say so where the same tables would now hold out other units than the file on disk does."""
+    try:
+        before = json.loads(beside.read_text())
+        same = before["tables_sha256"] == made["tables_sha256"]
+        if same and before["holdout_sha256"] != made["holdout_sha256"]:
+            text = "the held-out set changes: %s holds out other units of the same tables; scores on the two"
+            log.warning(
+                text + " sets cannot be compared (seed %s, was %s)", beside, made["seed"], before["seed"]
+            )
+    except (OSError, ValueError, KeyError, TypeError):  # none there, or none of ours
+        return
 
 
 def read_folds(path: Path) -> pd.DataFrame:
@@ -98,21 +184,30 @@ def check_given(path: Path, train: pd.DataFrame) -> None:
 
 
 def training_folds(run: Run) -> pd.DataFrame:
-    """The fold table with ``fold`` replaced by the column of the chosen scheme."""
-    table = read_folds(run.folds)
-    if run.competition.folds.scheme == "site":
+    """The fold table with ``fold`` replaced by the column of the chosen scheme.
+
+    Raises:
+        DataError: the table does not hold what the scheme promises.
+    """
+    return chosen_folds(read_folds(run.folds), run.competition.folds.scheme, run.folds)
+
+
+def chosen_folds(table: pd.DataFrame, scheme: str, path: Path) -> pd.DataFrame:
+    """``table`` (by image_id) with the fold that ``scheme`` trains by, after a check that sites are apart."""
+    inside = table["role"] == "fold"
+    if scheme == "site":
         if (table["fold_site"] == "").all():
-            raise DataError(
-                f"{run.folds} has no leave-site-out folds: fewer than two sites are known",
-                "use --set fold.scheme=group",
-            )
-        lost = table["role"].eq("fold") & table["fold_site"].eq("")
+            message = f"{path} has no leave-site-out folds: fewer than two sites are known"
+            raise DataError(message, "use --set fold.scheme=group-site")
+        lost = inside & table["fold_site"].eq("")
         if lost.any():
-            raise DataError(
-                f"{run.folds}: {lost.sum()} images have no fold_site, first '{table.index[lost][0]}'",
-                "give every image its site, or use --set fold.scheme=group",
-            )
-        table["fold"] = table["fold_site"]
+            message = f"{path}: {lost.sum()} images have no fold_site, first '{table.index[lost][0]}'"
+            raise DataError(message, KEEP_SITES)
+        return table.assign(fold=table["fold_site"])
+    if scheme == "crossed":
+        count = table[inside].groupby("site")["fold"].nunique()
+        for site in [*count.index[count > 1], *count.index[count.index == ""]]:
+            raise DataError(f"{path}: images of site '{site}' are not kept in one fold", KEEP_SITES)
     return table
 
 
@@ -126,145 +221,69 @@ def assign(train: pd.DataFrame, plan: FoldPlan, seed: int) -> pd.DataFrame:
         The table with role ``fold`` or ``holdout`` and the fold columns as text.
     """
     units = train.drop_duplicates("unit_id").set_index("unit_id")[["group_id", "site", "label"]]
+    units = units.assign(images=train.groupby("unit_id").size()).sort_index()
     held = draw_holdout(units, plan, seed)
     rest = units[~units["group_id"].isin(held)]
-    fold = deal(rest, fold_count(rest, plan.k), seed)
-    sites = sorted(set(rest["site"]) - {""}, key=lambda site: (len(site), site))
-    by_site = {site: str(n) for n, site in enumerate(sites)} if len(sites) > 1 else {}
-    table = train.drop(columns="path", errors="ignore").copy()
+    block = site_blocks(rest)
+    fold = _crossed(rest, block, plan, seed) if plan.scheme == "crossed" else _dealt(rest, plan, seed)
+    order = sorted(set(block.values()), key=lambda site: (len(site), site))
+    number = {name: str(n) for n, name in enumerate(order)} if len(order) > 1 else {}
+    table = train.drop(columns=["path", "hash"], errors="ignore").copy()
     in_fold = ~table["group_id"].isin(held)
     table["role"] = np.where(in_fold, "fold", "holdout")
     table["fold"] = [str(fold[g]) if g in fold else "" for g in table["group_id"]]
-    table["fold_site"] = table["site"].map(by_site).where(in_fold).fillna("")
+    table["fold_site"] = table["site"].map(block).map(number).where(in_fold).fillna("").astype(object)
+    count = pd.crosstab(table.loc[in_fold, "fold"], table.loc[in_fold, "label"])
+    for n, label in zip(*np.nonzero(count.to_numpy() == 0), strict=True):
+        what = (count.index[n], count.columns[label])
+        log.warning("fold %s has no unit of class %s: too few groups have one", *what)
+    _warn_of_giants(table[in_fold], "site" if plan.scheme == "crossed" else "group_id")
     return table
 
 
-def fold_count(units: pd.DataFrame, k: int) -> int:
-    """``k``, or fewer where a class has fewer groups (a message says so)."""
-    groups = units.groupby("label")["group_id"].nunique()
-    if len(groups) < 2 or groups.min() < 2:
-        raise DataError(
-            f"class {groups.idxmin()} has {groups.min()} group(s), and folds need two of each class",
-            "add labelled groups of this class, or lower fold.holdout",
-        )
-    if groups.min() < k:
-        log.warning(
-            "only %d groups of class %s: %d folds, not %d", groups.min(), groups.idxmin(), groups.min(), k
-        )
-    return int(min(k, groups.min()))
+def _dealt(units: pd.DataFrame, plan: FoldPlan, seed: int) -> dict[str, int]:
+    """The fold of each group in the schemes that spread sites, or do not look at them."""
+    return deal(units, fold_count(units, plan.k), seed, sites=plan.scheme != "group")
 
 
-def group_counts(units: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    """How many units of each cell (say label x site) every group holds: groups x cells."""
-    cells = units[columns].agg("|".join, axis=1)
-    return pd.crosstab(units["group_id"], cells)
+def _crossed(units: pd.DataFrame, block: dict[str, str], plan: FoldPlan, seed: int) -> dict[str, int]:
+    """The fold of each group where whole sites are dealt.
 
-
-def deal(units: pd.DataFrame, k: int, seed: int) -> dict[str, int]:
-    """Deal whole groups into ``k`` folds of equal class and site x class composition.
-
-    Groups go one by one, the largest and rarest cells first, to the fold where the squared deviations
-    from equal shares grow least: class counts weigh most, then site x class cells, then size.
-
-    Returns:
-        The fold of each group.
+    Raises:
+        DataError: the site of a unit is not known, so that no fold can be sure to be without it.
     """
-    cells = group_counts(units, ["label", "site"])
-    labels = group_counts(units, ["label"])
-    order = _dealing_order(cells, seed)
-    counts = np.concatenate([labels.to_numpy(), cells.to_numpy()], axis=1).astype(float)
-    # A cell's deviation counts relative to its size, so that rare classes are spread as evenly.
-    weight = np.concatenate([np.full(labels.shape[1], 100.0), np.ones(cells.shape[1])])
-    weight = weight / counts.sum(axis=0)
-    load = np.zeros((k, counts.shape[1]))
-    jitter = seeds.rng(seed, "deal", k)
-    chosen: dict[str, int] = {}
-    row = {group: n for n, group in enumerate(cells.index)}
-    for group in order:
-        mine = counts[row[group]]
-        growth = ((2 * load + mine) * mine * weight).sum(axis=1)
-        size = load[:, : labels.shape[1]].sum(axis=1)
-        rank = np.lexsort((jitter.random(k), size, np.round(growth, 9)))
-        chosen[group] = int(rank[0])
-        load[rank[0]] += mine
-    return chosen
+    if (lost := units["site"] == "").any():
+        message = f"fold.scheme=crossed keeps sites apart, and {lost.sum()} units have no site"
+        raise DataError(f"{message}, first '{units.index[lost][0]}'", KEEP_SITES)
+    blocks = units.assign(group_id=units["site"].map(block))
+    fold = deal(blocks, fold_count(blocks, plan.k, "site"), seed, sites=False)
+    return {str(group): fold[name] for group, name in zip(units["group_id"], blocks["group_id"], strict=True)}
 
 
-def _dealing_order(cells: pd.DataFrame, seed: int) -> list[str]:
-    """Groups in the order they are dealt: large first, then by cell, rare cells first, shuffled within."""
-    shuffled = cells.iloc[seeds.rng(seed, "dealing order").permutation(len(cells))]
-    size = shuffled.sum(axis=1)
-    main = shuffled.idxmax(axis=1)
-    frame = pd.DataFrame({"size": -size, "rarity": main.map(cells.sum()), "cell": main})
-    return [str(group) for group in frame.sort_values(["size", "rarity", "cell"], kind="stable").index]
+def site_blocks(units: pd.DataFrame) -> dict[str, str]:
+    """The block of each known site: sites that share a group cannot be kept apart, and are one block."""
+    known = units[units["site"] != ""]
+    block = linked(known["site"].to_numpy(), known["group_id"].to_numpy())
+    for first in sorted(set(block.values())):
+        if len(joined := [site for site, name in block.items() if name == first]) > 1:
+            log.warning("sites %s share a group: they are left out together", ", ".join(joined))
+    return block
 
 
-def draw_holdout(units: pd.DataFrame, plan: FoldPlan, seed: int) -> set[str]:
-    """The groups of the balanced held-out set.
-
-    Each class gives min(plan.holdout, plan.holdout_share of the rarest class), spread over sites by
-    largest remainder. Where groups hold several units, whole groups are taken and the class counts
-    come as close to that as a group allows.
-    """
-    rarest = int(units["label"].value_counts().min())
-    wanted = min(plan.holdout, int(plan.holdout_share * rarest))
-    if wanted == 0:
-        log.warning("no held-out set: the rarest class has only %d units", rarest)
-        return set()
-    if units["group_id"].is_unique:
-        return _holdout_of_units(units, wanted, seed)
-    return _holdout_of_groups(units, wanted, seed)
-
-
-def _holdout_of_units(units: pd.DataFrame, wanted: int, seed: int) -> set[str]:
-    """Exactly ``wanted`` units a class, allocated to sites by largest remainder."""
-    held: set[str] = set()
-    for label, mine in units.groupby("label"):
-        sizes = mine["site"].value_counts().sort_index()
-        for site, take in largest_remainder(sizes, wanted).items():
-            pool = sorted(mine.loc[mine["site"] == site, "group_id"])
-            draw = seeds.rng(seed, "holdout", label, site).permutation(len(pool))
-            held |= {pool[n] for n in draw[:take]}
-    return held
-
-
-def largest_remainder(sizes: pd.Series[int], wanted: int) -> dict[str, int]:
-    """Share ``wanted`` seats in proportion to ``sizes``, never emptying a cell while others can give.
-
-    >>> largest_remainder(pd.Series({"a": 6, "b": 3, "c": 1}), 5)
-    {'a': 3, 'b': 2, 'c': 0}
-    """
-    have = sizes.to_numpy()
-    exact = have / have.sum() * wanted
-    room = np.maximum(have - 1, 0) if np.maximum(have - 1, 0).sum() >= wanted else have
-    seats = np.minimum(np.floor(exact), room).astype(int)
-    while seats.sum() < wanted:
-        seats[np.argmax(np.where(seats < room, exact - seats, -np.inf))] += 1
-    return {str(site): int(n) for site, n in zip(sizes.index, seats, strict=True)}
-
-
-def _holdout_of_groups(units: pd.DataFrame, wanted: int, seed: int) -> set[str]:
-    """Whole groups whose class counts come nearest to ``wanted`` each: the best of many greedy draws."""
-    counts = group_counts(units, ["label"])
-    best: tuple[float, list[int]] = (np.inf, [])
-    for attempt in range(64):
-        order = seeds.rng(seed, "holdout groups", attempt).permutation(len(counts))
-        miss, chosen = _fill(counts.to_numpy()[order], wanted)
-        if miss < best[0]:
-            best = (miss, [int(order[n]) for n in chosen])
-    return {str(group) for group in counts.index[best[1]]}
-
-
-def _fill(counts: NDArray[np.int64], wanted: int) -> tuple[float, list[int]]:
-    """Take groups in turn while they bring the class counts nearer to ``wanted``; the miss is summed."""
-    have = np.zeros(counts.shape[1])
-    miss, chosen = float(wanted * counts.shape[1]), []
-    for n, mine in enumerate(counts):
-        after = float(np.abs(have + mine - wanted).sum())
-        if after < miss:
-            have, miss = have + mine, after
-            chosen.append(n)
-    return miss, chosen
+def _warn_of_giants(table: pd.DataFrame, column: str) -> None:
+    """Name every group that is larger than an even fold: no dealing can make its fold like the others."""
+    k = table["fold"].nunique()
+    what = noun(table.attrs.get("theirs", {}).get(column, column))
+    warned: set[str] = set()
+    for rows, thing in ((table.drop_duplicates("unit_id"), "units"), (table, "images")):
+        sizes = rows.groupby(column).size()
+        for name in sorted(set(sizes.index[sizes > 1.2 * len(rows) / k]) - warned - {""}):
+            fold = rows.loc[rows[column] == name, "fold"].iloc[0]
+            whole = int((rows["fold"] == fold).sum())
+            text = f"{what} '{name}' has {sizes[name]} of {len(rows)} {thing}: fold {fold} holds"
+            text += f" {whole / len(rows):.0%} of all, where {1 / k:.0%} would be even, and"
+            log.warning("%s %.0f%% of those are of this %s", text, 100 * sizes[name] / whole, what)
+            warned.add(name)
 
 
 def describe(table: pd.DataFrame) -> dict[str, Any]:
@@ -285,4 +304,11 @@ def describe(table: pd.DataFrame) -> dict[str, Any]:
             f"  {name}: {len(mine)} units, "
             + ", ".join(f"{label} {n} ({n / len(mine):.1%})" for label, n in shares.items())
         )
-    return {**counts, "text": text}
+    inside = units[units["role"] == "fold"]
+    alike = {"share_sd": round(share_sd(inside["label"], inside["fold"]), 6)}
+    most, least = imbalance(inside["site"], inside["label"], inside["fold"])
+    alike |= {"cell_difference": most, "cell_difference_least": least}
+    text.append(f"  over folds: class shares have sd {alike['share_sd']:.4f}")
+    if inside.groupby("site")["fold"].nunique().max() > 1:
+        text.append(f"  a site x class cell differs by up to {most} units; the least possible is {least}")
+    return {**counts, **alike, "text": text}

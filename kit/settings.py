@@ -111,4 +111,5 @@ def part(competition: Competition, group: str) -> Any:
     """The settings of one group that decide its result, for a stage's key and the manifest."""
     content = dataclasses.asdict(getattr(competition, GROUPS[group]))
     content.pop("storage", None)  # where a study is kept decides nothing, and may hold a password
+    content.pop("duplicates", None)  # nor where a file lies: its digest is an input of `fold`
     return content

@@ -1,10 +1,11 @@
-"""Groups stay together, folds are alike, and the held-out set is balanced and spread over sites."""
+"""Groups stay together, folds are alike in the way that the scheme says, and the stage tells what it did."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kit import folds
+from kit import folds, settings
 from kit.competition import FoldPlan
 from kit.demo.strip_ai import CENTERS, SLIDES
 from kit.errors import DataError
-from kit.files import read_strings
+from kit.files import digest, read_strings
 
 SEEDS = (0, 1, 7)
 COLUMNS = ["image_id", "unit_id", "group_id", "site", "label"]
@@ -100,43 +101,6 @@ def test_every_site_and_class_is_spread_over_the_folds_as_evenly_as_can_be(
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_held_out_set_is_balanced_and_spread_over_sites(cohort: pd.DataFrame, seed: int) -> None:
-    held = units(folds.assign(cohort, FoldPlan(), seed), "holdout")
-    assert held["label"].value_counts().to_dict() == {"CE": 20, "LAA": 20}
-    for k, label in enumerate(("CE", "LAA")):
-        total = sum(both[k] for both in CENTERS.values())
-        taken = held[held["label"] == label]["site"].value_counts()
-        for center, both in CENTERS.items():
-            assert abs(taken.get(str(center), 0) - 20 * both[k] / total) < 1
-
-
-def test_the_held_out_set_never_takes_the_last_of_a_site_and_class(cohort: pd.DataFrame) -> None:
-    # Center 9 keeps one LAA patient; without care a large held-out set would take it.
-    lone = cohort.drop(cohort.index[(cohort["site"] == "9") & (cohort["label"] == "LAA")][1:])
-    for seed in SEEDS:
-        table = folds.assign(lone, FoldPlan(holdout=160, holdout_share=0.9), seed)
-        left = units(table).groupby(["site", "label"]).size()
-        assert len(units(table, "holdout")) == 2 * 156  # .9 of the 174 LAA patients that are left
-        assert len(left) == 22
-
-
-@pytest.mark.parametrize(
-    ("sizes", "wanted", "expected"),
-    [
-        ({"a": 6, "b": 3, "c": 1}, 5, {"a": 3, "b": 2, "c": 0}),  # c would be emptied
-        ({"a": 50, "b": 30, "c": 20}, 10, {"a": 5, "b": 3, "c": 2}),  # exact shares
-        ({"a": 10, "b": 10, "c": 14}, 5, {"a": 2, "b": 1, "c": 2}),  # 1.47, 1.47, 2.06
-        ({"a": 1, "b": 1, "c": 1}, 2, {"a": 1, "b": 1, "c": 0}),  # nobody can give: cells are emptied
-        ({"a": 9, "b": 1}, 0, {"a": 0, "b": 0}),
-    ],
-)
-def test_seats_go_by_largest_remainder_and_empty_no_cell_while_others_can_give(
-    sizes: dict[str, int], wanted: int, expected: dict[str, int]
-) -> None:
-    assert folds.largest_remainder(pd.Series(sizes), wanted) == expected
-
-
-@pytest.mark.parametrize("seed", SEEDS)
 def test_the_order_of_rows_changes_nothing(cohort: pd.DataFrame, patches: pd.DataFrame, seed: int) -> None:
     for train in (cohort, patches):
         first = folds.assign(train, FoldPlan(), seed)
@@ -149,17 +113,6 @@ def test_another_seed_draws_other_folds_and_another_held_out_set(cohort: pd.Data
     assert first.equals(again)
     assert (first["fold"] != other["fold"]).mean() > 0.5
     assert set(units(first, "holdout").index) != set(units(other, "holdout").index)
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_groups_of_many_units_are_held_out_whole_and_close_to_balanced(
-    patches: pd.DataFrame, seed: int
-) -> None:
-    table = folds.assign(patches, FoldPlan(), seed)
-    held = table[table["role"] == "holdout"]
-    assert not set(held["group_id"]) & set(table[table["role"] == "fold"]["group_id"])
-    counts = held["label"].value_counts()
-    assert abs(counts["0"] - 20) <= 2 and abs(counts["1"] - 20) <= 2
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -203,6 +156,129 @@ def test_one_site_has_no_leave_site_out() -> None:
     assert set(folds.assign(small(20, 20), FoldPlan(), 0)["fold_site"]) == {""}
 
 
+def test_images_without_a_site_are_dealt_and_left_out_of_leave_site_out(cohort: pd.DataFrame) -> None:
+    table = folds.assign(cohort.assign(site=cohort["site"].replace("11", "")), FoldPlan(), 0)
+    lost = units(table[table["site"] == ""])
+    assert set(lost["fold_site"]) == {""} and np.ptp(lost["fold"].value_counts()) <= 2  # one a class
+    assert table["fold_site"].nunique() == 10 + 1
+
+
+def test_three_patients_for_five_folds_make_three_and_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    rows = [(f"i{n}", f"i{n}", f"p{n % 3}", "", "ab"[n % 2]) for n in range(60)]
+    with caplog.at_level(logging.WARNING, logger="kit"):
+        table = folds.assign(indexed(rows), FoldPlan(holdout=0), 0)
+    assert table["fold"].groupby(table["group_id"]).nunique().eq(1).all() and table["fold"].nunique() == 3
+    lines = [record.getMessage() for record in caplog.records if "folds" in record.getMessage()]
+    assert lines == ["only 3 groups of class a: 3 folds, not 5"]
+
+
+def test_folds_of_an_ordinary_cohort_warn_of_nothing(
+    caplog: pytest.LogCaptureFixture, cohort: pd.DataFrame, patches: pd.DataFrame
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="kit"):
+        folds.assign(cohort, FoldPlan(), 0)
+        folds.assign(patches, FoldPlan(), 0)
+    assert not caplog.records
+
+
+def test_a_fold_without_a_class_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    """Three groups of two classes each: alone in one of two folds, a group lacks the third."""
+    pairs = [("p0", "ab"), ("p1", "bc"), ("p2", "ca")]
+    rows = [(group + label, group + label, group, "", label) for group, labels in pairs for label in labels]
+    with caplog.at_level(logging.WARNING, logger="kit"):
+        table = folds.assign(indexed(rows), FoldPlan(k=2, holdout=0), 0)
+    count = pd.crosstab(table["fold"], table["label"]).stack()
+    ((fold, label),) = count.index[count == 0]
+    assert f"fold {fold} has no unit of class {label}" in caplog.text
+
+
+@pytest.mark.parametrize("column", ["unit_id", "image_id"])
+def test_a_giant_is_named_with_the_share_of_its_fold(
+    caplog: pytest.LogCaptureFixture, cohort: pd.DataFrame, column: str
+) -> None:
+    """One patient with 90 % of the images, which are its units or not."""
+    rest = cohort[cohort["unit_id"] < "p076"].reset_index()
+    many = [f"z{n:04d}" for n in range(9 * len(rest))]
+    giant = pd.DataFrame({"image_id": many, "unit_id": many, "group_id": "zz", "site": "1", "label": "CE"})
+    giant["unit_id"] = giant[column] if column == "image_id" else "zz"
+    with caplog.at_level(logging.WARNING, logger="kit"):
+        table = folds.assign(pd.concat([rest, giant]).set_index("image_id"), FoldPlan(), 0)
+    assert set(table.loc[table["group_id"] == "zz", "role"]) == {"fold"}
+    fold = table.loc[table["group_id"] == "zz", "fold"].iloc[0]
+    (line,) = (r.getMessage() for r in caplog.records if "'zz'" in r.getMessage())
+    assert f"group 'zz' has {len(giant)} of" in line and f"fold {fold} holds" in line
+    assert "20% would be even" in line and "of those are of this group" in line
+    others = table[(table["role"] == "fold") & (table["fold"] != fold)]
+    assert np.ptp(others["fold"].value_counts()) <= 5
+
+
+# --- schemes ----------------------------------------------------------------------------------------
+
+
+def test_the_held_out_set_depends_on_neither_the_scheme_nor_k(cohort: pd.DataFrame) -> None:
+    plans = [FoldPlan(), FoldPlan(k=3), *(FoldPlan(scheme=s) for s in ("group", "site", "crossed"))]
+    sets = [frozenset(units(folds.assign(cohort, plan, 0), "holdout")["unit_id"]) for plan in plans]
+    assert len(set(sets)) == 1
+
+
+def test_the_scheme_group_balances_classes_and_does_not_look_at_sites(cohort: pd.DataFrame) -> None:
+    table = units(folds.assign(cohort, FoldPlan(scheme="group"), 0))
+    shares = (table["label"] == "LAA").groupby(table["fold"]).mean()
+    assert shares.std(ddof=0) < 0.0015
+    cells = pd.crosstab(table["site"] + table["label"], table["fold"]).to_numpy()
+    assert np.ptp(cells, axis=1).max() > 3
+
+
+@pytest.mark.parametrize("k", [3, 5])
+def test_crossed_folds_share_neither_a_group_nor_a_site(cohort: pd.DataFrame, k: int) -> None:
+    table = folds.assign(cohort, FoldPlan(scheme="crossed", k=k), 0)
+    inside = table[table["role"] == "fold"]
+    assert inside["fold"].nunique() == k
+    for column in ("site", "group_id"):
+        assert inside.groupby(column)["fold"].nunique().max() == 1
+    # Center 11 alone is more than a third of the patients; the others fill even folds.
+    sizes = units(table)["fold"].value_counts()
+    assert set(inside.loc[inside["fold"] == sizes.index[0], "site"]) == {"11"}
+    assert np.ptp(sizes.iloc[1:]) < 25
+    shares = (units(table)["label"] == "LAA").groupby(units(table)["fold"]).mean()
+    assert shares.std(ddof=0) < 0.025
+
+
+def test_crossed_folds_are_no_more_than_there_are_sites(
+    caplog: pytest.LogCaptureFixture, cohort: pd.DataFrame
+) -> None:
+    three = cohort[cohort["site"].isin(["1", "4", "7"])]
+    with caplog.at_level(logging.WARNING, logger="kit"):
+        table = folds.assign(three, FoldPlan(scheme="crossed"), 0)
+    assert "only 3 sites of class CE: 3 folds, not 5" in caplog.text
+    assert table["fold"].nunique() == 3 + 1
+
+
+def test_crossed_needs_two_sites_and_the_site_of_every_unit(cohort: pd.DataFrame) -> None:
+    plan = FoldPlan(scheme="crossed")
+    with pytest.raises(DataError, match=r"class CE has 1 site\(s\)"):
+        folds.assign(cohort[cohort["site"] == "11"], plan, 0)
+    lost = cohort.assign(site=cohort["site"].mask(cohort["unit_id"] == "p100", ""))
+    with pytest.raises(DataError, match="1 units have no site, first 'p100'") as caught:
+        folds.assign(lost, plan, 0)
+    assert "fold.scheme=group-site" in caught.value.hint
+
+
+def test_sites_that_share_a_group_are_left_out_together(
+    caplog: pytest.LogCaptureFixture, cohort: pd.DataFrame
+) -> None:
+    first, other = (cohort.loc[cohort["site"] == site, "group_id"].iloc[0] for site in ("2", "9"))
+    joined = cohort.assign(group_id=cohort["group_id"].replace(other, first))
+    for scheme in ("group-site", "crossed"):
+        with caplog.at_level(logging.WARNING, logger="kit"):
+            table = folds.assign(joined, FoldPlan(scheme=scheme), 0)  # type: ignore[arg-type]
+        assert "sites 2, 9 share a group" in caplog.text
+        inside = table[table["role"] == "fold"]
+        column = "fold_site" if scheme == "group-site" else "fold"
+        assert inside[inside["site"].isin(["2", "9"])][column].nunique() == 1
+        assert inside.groupby("group_id")[column].nunique().max() == 1
+
+
 def test_the_stage_writes_every_labelled_image_once_and_no_test_row(
     kit: Callable[..., Any], data: Path, tmp_path: Path
 ) -> None:
@@ -226,10 +302,26 @@ def test_the_stage_says_beside_the_table_how_it_was_made(
 ) -> None:
     kit("fold", "strip-ai", "--data", data, "--seed", 3, "--set", "fold.k=4")
     beside = json.loads((tmp_path / "folds" / "strip-ai.json").read_text())
-    assert (beside["scheme"], beside["k"], beside["seed"]) == ("group", 4, 3)
+    assert (beside["scheme"], beside["k"], beside["seed"]) == ("group-site", 4, 3)
     assert (beside["images"], beside["units"]) == (44, 36)
-    assert beside["roles"] == {"fold": 41, "holdout": 3} and len(beside["tables_sha256"]) == 64
+    assert beside["roles"] == {"fold": 42, "holdout": 2} and len(beside["tables_sha256"]) == 64
     assert "  held out: 2 units, CE 1 (50.0%), LAA 1 (50.0%)" in beside["text"]
+    assert beside["cell_difference"] == beside["cell_difference_least"] == 1
+    table = read_strings(tmp_path / "folds" / "strip-ai.csv")
+    held = sorted(set(table.loc[table["role"] == "holdout", "unit_id"]))
+    assert beside["holdout_sha256"] == digest(held) and len(held) == 2
+
+
+def test_a_changed_held_out_set_of_the_same_tables_is_said(kit: Callable[..., Any], data: Path) -> None:
+    words = ("fold", "strip-ai", "--data", data, "--set", "fold.holdout_share=0.3")
+    says = "the held-out set changes: folds/strip-ai.json"
+    assert says not in kit(*words).err
+    assert says not in kit(*words, "fold.k=3", "fold.scheme=crossed").err
+    changed = kit(*words, "--seed", 1).err
+    assert changed.count(says) == 1 and "(seed 1, was 0)" in changed
+    with (data / "train.csv").open("a") as stream:
+        stream.write("ffffff_0,1,ffffff,0,CE\n")
+    assert says not in kit(*words, "--seed", 2).err  # other tables: another set is no surprise
 
 
 def test_equal_tables_in_another_place_and_order_give_the_same_bytes(
@@ -245,84 +337,6 @@ def test_equal_tables_in_another_place_and_order_give_the_same_bytes(
     assert not (tmp_path / "folds").exists()
 
 
-@pytest.fixture
-def given(kit: Callable[..., Any], data: Path, tmp_path: Path) -> Path:
-    """A fold table that was made elsewhere."""
-    kit("fold", "strip-ai", "--data", data, "--seed", 5, "--out", tmp_path / "given.csv")
-    (tmp_path / "given.json").unlink()
-    return tmp_path / "given.csv"
-
-
-def change(path: Path, image: str, **cells: str) -> None:
-    """Change cells of the rows of an image."""
-    table = read_strings(path)
-    for name, value in cells.items():
-        table.loc[table["image_id"] == image, name] = value
-    table.to_csv(path, index=False)
-
-
-def test_a_given_fold_table_is_used_and_never_written(
-    kit: Callable[..., Any], data: Path, tmp_path: Path, given: Path
-) -> None:
-    before = given.read_bytes()
-    assert kit("fold", "strip-ai", "--data", data, "--folds", given).code == 0
-    assert given.read_bytes() == before
-    assert not (tmp_path / "folds").exists() and not (tmp_path / "given.json").exists()
-
-
-def other_fold(path: Path, image: str) -> str:
-    table = read_strings(path).set_index("image_id")
-    return "0" if table.at[image, "fold"] != "0" else "1"
-
-
-def test_a_given_table_that_splits_a_group_is_refused(
-    refused: Callable[..., str], data: Path, given: Path
-) -> None:
-    image = read_strings(given).query("role == 'fold' and image_id.str.endswith('_1')")["image_id"].iloc[0]
-    change(given, image, fold=other_fold(given, image))
-    before = given.read_bytes()
-    refused("fold", "strip-ai", "--data", data, "--folds", given,
-            says=["not kept together", f"group '{image[:-2]}' is in fold", str(given)])  # fmt: skip
-    assert given.read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("cells", "says"),
-    [
-        ({"label": "LAA"}, ["image_id '2e3749_0' has label 'LAA', not 'CE'"]),
-        ({"unit_id": "other"}, ["image_id '2e3749_0' has unit_id 'other', not '2e3749'"]),
-        ({"fold": ""}, ["image_id '2e3749_0' has role 'fold' and fold ''", "fold number"]),
-        ({"fold": "A"}, ["role 'fold' and fold 'A'"]),
-        ({"role": "train"}, ["role 'train'"]),
-        ({"role": "extra"}, ["1 images of the train table are missing, first '2e3749_0'"]),
-        ({"image_id": "2e3749_7"}, ["1 images of the train table are missing, first '2e3749_0'"]),
-        ({"image_id": "a00000_0"}, ["image_id 'a00000_0' is already in line"]),
-    ],
-)
-def test_a_given_table_that_does_not_fit_the_data_is_refused(
-    refused: Callable[..., str], data: Path, given: Path, cells: dict[str, str], says: list[str]
-) -> None:
-    assert read_strings(given).set_index("image_id").at["2e3749_0", "role"] == "fold"
-    change(given, "2e3749_0", **cells)
-    refused("fold", "strip-ai", "--data", data, "--folds", given, says=says)
-
-
-def test_a_given_table_with_an_unknown_image_is_refused(
-    refused: Callable[..., str], data: Path, given: Path
-) -> None:
-    text = given.read_text()
-    given.write_text(text + text.splitlines()[1].replace(text.splitlines()[1].split(",")[0], "zz_0") + "\n")
-    refused("fold", "strip-ai", "--data", data, "--folds", given,
-            says=["1 images are not in the train table, first 'zz_0'"])  # fmt: skip
-
-
-def test_a_given_table_without_a_column_is_refused(
-    refused: Callable[..., str], data: Path, given: Path
-) -> None:
-    read_strings(given).drop(columns="group_id").to_csv(given, index=False)
-    refused("fold", "strip-ai", "--data", data, "--folds", given, says=[f"{given} line 1", "group_id"])
-
-
 def test_the_scheme_site_trains_by_site_and_needs_two(
     kit: Callable[..., Any], data: Path, tmp_path: Path
 ) -> None:
@@ -333,7 +347,20 @@ def test_the_scheme_site_trains_by_site_and_needs_two(
     run = make_run(stage_parser().parse_args(words))
     table = folds.training_folds(run)
     assert table["fold"].equals(table["fold_site"]) and set(table["fold"]) == {"", "0", "1", "2"}
+    crossed = replace(run, competition=settings.apply(run.competition, [("fold.scheme", "crossed")]))
+    with pytest.raises(DataError, match="images of site '1' are not kept in one fold"):
+        folds.training_folds(crossed)
     lone = read_strings(tmp_path / "folds" / "strip-ai.csv").assign(fold_site="")
     lone.to_csv(tmp_path / "folds" / "strip-ai.csv", index=False)
     with pytest.raises(DataError, match="fewer than two sites are known"):
         folds.training_folds(run)
+
+
+def test_folds_by_site_of_tables_without_sites_are_refused_before_anything_is_written(
+    refused: Callable[..., str], data: Path, tmp_path: Path
+) -> None:
+    table = read_strings(data / "train.csv").assign(center_id="1")
+    table.to_csv(data / "train.csv", index=False)
+    refused("fold", "strip-ai", "--data", data, "--set", "fold.scheme=site",
+            says=["fewer than two sites are known", "fold.scheme=group-site"])  # fmt: skip
+    assert not (tmp_path / "folds").exists()

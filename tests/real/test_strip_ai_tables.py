@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from kit.competition import find
 from kit.files import read_strings
+from kit.folds import assign
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data" / "strip-ai"
 pytestmark = pytest.mark.skipif(
@@ -45,9 +47,57 @@ def test_folds_have_the_share_of_laa_of_all_and_the_held_out_set_is_balanced(fol
     people = folds.drop_duplicates("unit_id")
     inside, held = people[people["role"] == "fold"], people[people["role"] == "holdout"]
     assert held["label"].value_counts().to_dict() == {"CE": 20, "LAA": 20}
-    rare = inside["label"] == "LAA"
-    shares = rare.groupby(inside["fold"]).mean()
-    assert len(shares) == 5 and (shares - rare.mean()).abs().max() < 0.005
+    shares = (inside["label"] == "LAA").groupby(inside["fold"]).mean()
+    assert len(shares) == 5 and shares.std(ddof=0) <= 0.0015
+    slides = folds[folds["role"] == "fold"]["fold"].value_counts()
+    assert np.ptp(slides) <= 4
+
+
+def test_every_center_and_class_is_spread_over_the_folds_as_evenly_as_can_be(folds: pd.DataFrame) -> None:
+    inside = folds[folds["role"] == "fold"].drop_duplicates("unit_id")
+    cells = pd.crosstab(inside["site"] + inside["label"], inside["fold"]).to_numpy()
+    assert len(cells) == 22 and np.ptp(cells, axis=1).max() == 1
+
+
+def test_held_out_patients_have_as_many_slides_as_the_others(folds: pd.DataFrame) -> None:
+    slides = folds.groupby(["role", "unit_id"]).size()
+    for least in (2, 3):
+        due = 40 * (slides >= least).mean()
+        assert abs((slides["holdout"] >= least).sum() - due) <= 1
+
+
+def test_folds_are_dealt_within_two_seconds() -> None:
+    train, plan = find("strip-ai").tables(DATA).train, find("strip-ai").folds
+    start = time.perf_counter()
+    assign(train, plan, 0)
+    assert time.perf_counter() - start < 2  # measured: 0.05
+
+
+@pytest.mark.parametrize("k", [3, 5])
+def test_crossed_folds_share_no_center(kit: Callable[..., Any], tmp_path: Path, k: int) -> None:
+    kit("fold", "strip-ai", "--data", DATA, "--set", "fold.scheme=crossed", f"fold.k={k}")
+    table = read_strings(tmp_path / "folds" / "strip-ai.csv").query("role == 'fold'")
+    assert table["fold"].nunique() == k and table.groupby("site")["fold"].nunique().max() == 1
+
+
+def test_the_folds_of_two_teams_are_by_patient_and_one_is_by_center(kit: Callable[..., Any]) -> None:
+    by_patient = kit("fold", "strip-ai", "--data", DATA, "--audit", DATA / "folds_25th_place.csv")
+    assert by_patient.code == 0 and "5 parts of 754 images" in by_patient.out
+    assert "no leak" in by_patient.out and "not grouped by center" in by_patient.out
+    assert "LAA-share sd over folds 0.0245; ours, 5 folds by patient: 0.0011" in by_patient.out
+    by_center = kit("fold", "strip-ai", "--data", DATA, "--audit", DATA / "folds_2nd_place.csv")
+    assert by_center.code == 0 and "6 parts of 754 images" in by_center.out
+    assert "no leak" in by_center.out and "every center is in one fold" in by_center.out
+
+
+def test_the_test_slides_of_the_seed_paper_leak_four_patients(kit: Callable[..., Any]) -> None:
+    ended = kit("fold", "strip-ai", "--data", DATA, "--audit", DATA / "seed_paper_test20.csv")
+    assert ended.code == 1
+    first = ended.out.split("the list ")[1]
+    assert "20 images of 20 patients, CE 14 (70.0%), LAA 6 (30.0%)" in first
+    assert "4 patients have other images outside it" in first
+    for name in ("355354", "658beb", "a4c877", "ffec5c"):
+        assert f"  {name}: " in first
 
 
 def test_the_held_out_set_is_from_nearly_every_center_and_empties_none(folds: pd.DataFrame) -> None:

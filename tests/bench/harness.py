@@ -1,0 +1,89 @@
+"""What every benchmark shares: a measurement in a fresh process, the rows, and how they are reported."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+import re
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
+
+from kit.files import write_json
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number of one system on one case, and what it cost; ``system`` is kit, limit or a peer's name."""
+
+    case: str
+    system: str
+    wall_s: float
+    cpu_s: float
+    peak_mib: float
+    value: float
+    unit: str
+
+
+def measure(function: Callable[[], T]) -> tuple[T, float, float, float]:
+    """Call a function once in a process of its own.
+
+    Args:
+        function: importable by the other process, such as a ``functools.partial`` of a module's function.
+
+    Returns:
+        Its result, wall and CPU seconds of the call alone, and the peak memory of the process in MiB.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_timed, function).result()
+
+
+def _timed(function: Callable[[], T]) -> tuple[T, float, float, float]:
+    wall, cpu = time.perf_counter(), _cpu()
+    result = function()
+    return result, time.perf_counter() - wall, _cpu() - cpu, _peak()
+
+
+def _cpu() -> float:
+    """CPU seconds of this process, its threads and its finished children."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def _peak() -> float:
+    """The peak memory of this process in MiB."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # getrusage would count what the parent held when it forked
+        return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) / 1024
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (1024**2 if sys.platform == "darwin" else 1024)
+
+
+def machine() -> str:
+    """The processor, how many cores this process may use, the memory and the Python version."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.+)", info.read_text()) if info.is_file() else []
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    processor = names[0] if names else platform.machine()
+    return f"{processor}, {cores} cores, {memory:.0f} GiB, Python {platform.python_version()}"
+
+
+def report(rows: Sequence[Row], path: Path | None) -> None:
+    """Print the rows as one table, and write them with the machine to ``path``, if one is given."""
+    table = pd.DataFrame([asdict(row) for row in rows])
+    digits = {"wall_s": "{:.2f}", "cpu_s": "{:.2f}", "peak_mib": "{:.0f}", "value": "{:.5g}"}
+    print(machine())
+    print(table.to_string(index=False, formatters={name: form.format for name, form in digits.items()}))
+    if path is not None:
+        write_json(path, {"machine": machine(), "rows": [asdict(row) for row in rows]})
