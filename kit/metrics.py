@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from kit import seeds
 from kit.errors import DataError
@@ -40,31 +42,28 @@ class WeightedLogLoss:
         weights = np.asarray(self.weights) / np.sum(self.weights)
         return np.asarray((weights / counts)[labels])
 
+    @property
+    def fixed_prior(self) -> tuple[float, ...] | None:
+        """The class shares that the score acts as if it saw, whatever those of the data."""
+        return tuple(float(w) for w in np.asarray(self.weights) / np.sum(self.weights))
+
     def scored_prior(self, training_prior: Array) -> Array:
         """The class shares that the score acts as if it saw: the weights, normalised."""
-        return np.asarray(np.asarray(self.weights) / np.sum(self.weights))
+        return np.asarray(self.fixed_prior)
 
     def score(self, labels: NDArray[np.int64], probabilities: Array) -> float:
         """The score of probabilities ``(n, K)`` for labels ``(n,)``; lower is better."""
         return float(self.row_weights(labels) @ row_losses(labels, probabilities))
 
-    def resample(self, labels: NDArray[np.int64], losses: Array, counts: Array) -> Array:
-        """The score of every bootstrap resample.
+    def of_totals(self, losses: Array, counts: Array) -> Array:
+        """The score of every resample ``(B,)``; NaN where a class was not drawn.
 
         Args:
-            labels: class of each row ``(n,)``.
-            losses: loss of each row ``(n,)``.
-            counts: how often each resample drew each row ``(resamples, n)``.
+            losses: summed loss of the drawn rows of each class ``(B, K)``.
+            counts: how many rows of each class were drawn ``(B, K)``.
         """
-        weights = np.asarray(self.weights) / np.sum(self.weights)
-        total = np.zeros(len(counts))
-        for k, weight in enumerate(weights):
-            mine = labels == k
-            drawn = counts[:, mine].sum(1)
-            # A resample without a class has no score: it is left out of the interval.
-            with np.errstate(invalid="ignore", divide="ignore"):
-                total += weight * (counts[:, mine] @ losses[mine]) / drawn
-        return total
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(losses / counts @ np.asarray(self.fixed_prior))
 
 
 @dataclass(frozen=True)
@@ -77,6 +76,11 @@ class LogLoss:
         """The share of each row ``(n,)`` in the score; sums to 1."""
         return np.full(len(labels), 1.0 / len(labels))
 
+    @property
+    def fixed_prior(self) -> tuple[float, ...] | None:
+        """``None``: the score has no class shares of its own."""
+        return None
+
     def scored_prior(self, training_prior: Array) -> Array:
         """The class shares that the score acts as if it saw: those of the data."""
         return training_prior
@@ -85,9 +89,9 @@ class LogLoss:
         """The score of probabilities ``(n, K)`` for labels ``(n,)``; lower is better."""
         return float(self.row_weights(labels) @ row_losses(labels, probabilities))
 
-    def resample(self, labels: NDArray[np.int64], losses: Array, counts: Array) -> Array:
-        """The score of every bootstrap resample; arguments as in :class:`WeightedLogLoss`."""
-        return np.asarray((counts @ losses) / counts.sum(1))
+    def of_totals(self, losses: Array, counts: Array) -> Array:
+        """The score of every resample; arguments as in :class:`WeightedLogLoss`."""
+        return np.asarray(losses.sum(axis=1) / counts.sum(axis=1))
 
 
 Metric = WeightedLogLoss | LogLoss
@@ -104,37 +108,91 @@ def row_losses(labels: NDArray[np.int64], probabilities: Array) -> Array:
     return np.asarray(-np.log(normalise(probabilities)[np.arange(len(labels)), labels]))
 
 
-def bootstrap_counts(groups: NDArray[np.object_], resamples: int, seed: int) -> Array:
-    """How often each row is drawn when whole groups are drawn with replacement.
+class Bootstrap:
+    """Whole groups drawn with replacement: the same draws for every model, so differences are paired.
 
-    Returns:
-        Counts ``(resamples, n)``; the same for every model, so that differences are paired.
+    Beyond ``LARGE`` groups a resampled score is Gaussian to all digits that matter, and its quantiles
+    are computed instead of drawn (the delta method).
+
+    Args:
+        groups: the group of each row ``(n,)``.
     """
-    names, which = np.unique(groups.astype(str), return_inverse=True)
-    generator = seeds.rng(seed, "bootstrap", len(names))
-    drawn = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
-    return np.asarray(drawn[:, which], dtype=np.float64)
+
+    LARGE = 20_000
+    BLOCK = 250  # resamples that are numbers of eight bytes at once
+
+    def __init__(self, groups: NDArray[np.object_], resamples: int, seed: int) -> None:
+        self.names, self.which = np.unique(groups.astype(str), return_inverse=True)
+        self.resamples, self.seed = resamples, seed
+
+    @cached_property
+    def counts(self) -> NDArray[np.uint16]:
+        """How often each group is drawn ``(resamples, groups)``."""
+        many = len(self.names)
+        generator = seeds.rng(self.seed, "bootstrap", many)
+        share = np.full(many, 1 / many)
+        return np.stack([generator.multinomial(many, share).astype(np.uint16) for _ in range(self.resamples)])
+
+    def scores(self, metric: Metric, labels: NDArray[np.int64], losses: Array) -> Array:
+        """The score of every resample ``(resamples,)`` of rows with these losses ``(n,)``."""
+        classes = int(labels.max()) + 1
+        cell = self.which * classes + labels
+        size = len(self.names) * classes
+        total, rows = (np.bincount(cell, w, size).reshape(-1, classes) for w in (losses, None))
+        if len(self.names) > self.LARGE:
+            return self._gaussian(metric, total, rows)
+        found = []
+        for first in range(0, self.resamples, self.BLOCK):
+            drawn = self.counts[first : first + self.BLOCK].astype(np.float64)
+            found.append(metric.of_totals(drawn @ total, drawn @ rows))
+        return np.concatenate(found)
+
+    def _gaussian(self, metric: Metric, total: Array, rows: Array) -> Array:
+        """Quantiles of the score's normal distribution, from what each group adds to it."""
+        losses, counts = total.sum(axis=0, keepdims=True), rows.sum(axis=0, keepdims=True)
+        centre = float(metric.of_totals(losses, counts)[0])
+        # What a group more, at a small weight, would change: the derivative by its weight.
+        nudge = 1e-6
+        moved = metric.of_totals(losses + nudge * total, counts + nudge * rows)
+        spread = float(np.sqrt((((moved - centre) / nudge) ** 2).sum()))
+        return centre + spread * ndtri((np.arange(self.resamples) + 0.5) / self.resamples)
 
 
 def interval(
-    metric: Metric, labels: NDArray[np.int64], probabilities: Array, counts: Array
+    metric: Metric, labels: NDArray[np.int64], probabilities: Array, bootstrap: Bootstrap
 ) -> tuple[float, float]:
     """The 95 % bootstrap interval (percentiles) of a score; NaN where a class has only one row."""
     if np.bincount(labels, minlength=probabilities.shape[1]).min() < 2:
         return float("nan"), float("nan")
-    scores = metric.resample(labels, row_losses(labels, probabilities), counts)
+    scores = bootstrap.scores(metric, labels, row_losses(labels, probabilities))
     low, high = np.quantile(scores[np.isfinite(scores)], [0.025, 0.975])
     return float(low), float(high)
 
 
-def paired_error(
-    metric: Metric, labels: NDArray[np.int64], first: Array, second: Array, counts: Array
-) -> tuple[float, float]:
-    """How much lower ``first`` scores than ``second``, and the bootstrap standard error of that."""
+@dataclass(frozen=True)
+class Difference:
+    """How much lower one prediction scores than another, on the same rows.
+
+    gain: score of the second less that of the first; positive where the first is better.
+    se: its bootstrap standard error.
+    better: the share of resamples in which the first is better (half of the ties count).
+    """
+
+    gain: float
+    se: float
+    better: float
+
+
+def compare(
+    metric: Metric, labels: NDArray[np.int64], first: Array, second: Array, bootstrap: Bootstrap
+) -> Difference:
+    """The paired difference of two predictions ``(n, K)``."""
     difference = row_losses(labels, second) - row_losses(labels, first)
-    scores = metric.resample(labels, difference, counts)
+    scores = bootstrap.scores(metric, labels, difference)
+    scores = scores[np.isfinite(scores)]
     gain = float(metric.row_weights(labels) @ difference)
-    return gain, float(np.nanstd(scores[np.isfinite(scores)], ddof=1))
+    better = float(np.mean(scores > 0) + np.mean(scores == 0) / 2)
+    return Difference(gain, float(np.std(scores, ddof=1)), better)
 
 
 def area_under_curve(labels: NDArray[np.int64], probabilities: Array) -> float:

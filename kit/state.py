@@ -76,7 +76,7 @@ STAGES = {
         Stage(
             "combine",
             "blend, calibrate and score with honest intervals",
-            "kit.combine.evaluate",
+            "kit.combine.second_level",
             after=("fold", "predict"),
             groups=("combine",),
         ),

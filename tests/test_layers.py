@@ -108,6 +108,6 @@ def test_combine_and_submit_of_predictions_made_elsewhere_load_nothing_heavy(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     codes, modules = json.loads(done.stdout.splitlines()[-1])
-    assert codes == [0, 0] and "kit.combine.evaluate" in modules
+    assert codes == [0, 0] and "kit.combine.second_level" in modules
     assert {name.split(".")[0] for name in modules} & HEAVY == set()
     assert {name for name in modules if name.startswith(("kit.read", "kit.learn", "kit.demo"))} == set()

@@ -325,7 +325,7 @@ def test_combine_prints_its_table_also_when_it_was_finished_before(
 ) -> None:
     first = kit("combine", "strip-ai", "--data", data, *oof)
     again = kit("combine", "strip-ai", "--data", data, *oof)
-    assert "calibrated blend *" in first.out and first.out == again.out
+    assert "ridge pool *" in first.out and first.out == again.out
     assert "finished before" in again.err
 
 

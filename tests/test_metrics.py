@@ -11,13 +11,14 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from kit.errors import DataError
 from kit.metrics import (
+    Bootstrap,
+    Difference,
     LogLoss,
     WeightedLogLoss,
     area_under_curve,
-    bootstrap_counts,
+    compare,
     interval,
     normalise,
-    paired_error,
     row_losses,
 )
 
@@ -105,39 +106,53 @@ def test_the_scored_prior_is_of_the_weights_or_else_of_the_data() -> None:
 
 def test_a_group_is_drawn_whole_and_as_many_groups_as_there_are() -> None:
     groups = groups_of(60)
-    counts = bootstrap_counts(groups, 200, seed=0)
-    first = counts[:, ::3]
-    assert np.array_equal(counts, np.repeat(first, 3, axis=1))
-    assert (first.sum(axis=1) == 20).all()
-    assert set(np.unique(first)) >= {0.0, 1.0, 2.0, 3.0}  # with replacement
-    assert first.mean() == pytest.approx(1)
+    counts = Bootstrap(groups, 200, seed=0).counts
+    assert counts.shape == (200, 20) and (counts.sum(axis=1) == 20).all()
+    assert set(np.unique(counts)) >= {0, 1, 2, 3}  # with replacement
 
 
 def test_a_group_is_drawn_alike_wherever_its_rows_stand() -> None:
     groups, order = groups_of(60), np.random.default_rng(0).permutation(60)
-    assert np.array_equal(bootstrap_counts(groups, 50, 0)[:, order], bootstrap_counts(groups[order], 50, 0))
+    y, p = made()
+    losses = row_losses(y, p)
+    there = Bootstrap(groups, 50, 0).scores(EVEN, y, losses)
+    here = Bootstrap(groups[order], 50, 0).scores(EVEN, y[order], losses[order])
+    np.testing.assert_allclose(there, here, rtol=1e-12)
 
 
 def test_another_seed_draws_other_resamples() -> None:
     groups = groups_of(60)
-    assert np.array_equal(bootstrap_counts(groups, 50, 0), bootstrap_counts(groups, 50, 0))
-    assert not np.array_equal(bootstrap_counts(groups, 50, 0), bootstrap_counts(groups, 50, 1))
+    first, again, other = (Bootstrap(groups, 50, seed).counts for seed in (0, 0, 1))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
 @pytest.mark.parametrize("metric", [EVEN, WeightedLogLoss((1.0, 2.0)), LogLoss()])
 def test_a_resample_scores_what_its_repeated_rows_score(metric: WeightedLogLoss | LogLoss) -> None:
     y, p = made()
-    counts = bootstrap_counts(groups_of(60), 5, seed=0)
-    drawn = [np.repeat(np.arange(60), row.astype(int)) for row in counts]
+    bootstrap = Bootstrap(groups_of(60), 5, seed=0)
+    drawn = [np.repeat(np.arange(60), row[bootstrap.which]) for row in bootstrap.counts]
     expected = [metric.score(y[rows], p[rows]) for rows in drawn]
-    assert metric.resample(y, row_losses(y, p), counts) == pytest.approx(expected, abs=1e-12)
+    assert bootstrap.scores(metric, y, row_losses(y, p)) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("metric", [EVEN, LogLoss()])
+def test_beyond_so_many_groups_the_interval_is_computed_and_is_that_of_the_draws(
+    metric: WeightedLogLoss | LogLoss, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    y, p = made(3000)
+    groups = groups_of(3000)
+    drawn = np.array(interval(metric, y, p, Bootstrap(groups, 4000, 0)))
+    monkeypatch.setattr(Bootstrap, "LARGE", 500)
+    computed = np.array(interval(metric, y, p, Bootstrap(groups, 4000, 0)))
+    np.testing.assert_allclose(computed, drawn, atol=0.05 * (drawn[1] - drawn[0]))
+    assert not np.array_equal(computed, drawn)
 
 
 def test_the_interval_holds_the_score_and_narrows_with_more_units() -> None:
     widths = []
     for n in (60, 960):
         y, p = made(n)
-        low, high = interval(EVEN, y, p, bootstrap_counts(groups_of(n), 500, 0))
+        low, high = interval(EVEN, y, p, Bootstrap(groups_of(n), 500, 0))
         assert low < EVEN.score(y, p) < high
         widths.append(high - low)
     assert widths[1] < widths[0] / 2
@@ -148,7 +163,7 @@ def test_the_interval_is_wider_when_rows_come_in_groups() -> None:
     thrice = np.repeat(np.arange(60), 3)
     alone, together = np.arange(180).astype(object), np.repeat(np.arange(60), 3).astype(object)
     narrow, wide = (
-        interval(EVEN, y[thrice], p[thrice], bootstrap_counts(groups, 500, 0)) for groups in (alone, together)
+        interval(EVEN, y[thrice], p[thrice], Bootstrap(groups, 500, 0)) for groups in (alone, together)
     )
     assert wide[1] - wide[0] > 1.4 * (narrow[1] - narrow[0])
 
@@ -156,8 +171,8 @@ def test_the_interval_is_wider_when_rows_come_in_groups() -> None:
 def test_about_nineteen_intervals_of_twenty_hold_the_truth() -> None:
     truth = EVEN.score(*made(20000))
     samples = [made(200, seed=seed) for seed in range(1, 81)]
-    counts = bootstrap_counts(np.arange(200).astype(object), 300, 0)
-    found = [interval(EVEN, y, p, counts) for y, p in samples]
+    bootstrap = Bootstrap(np.arange(200).astype(object), 300, 0)
+    found = [interval(EVEN, y, p, bootstrap) for y, p in samples]
     assert 69 <= sum(low <= truth <= high for low, high in found) <= 80
 
 
@@ -165,38 +180,39 @@ def test_a_resample_without_a_class_is_left_out_of_the_interval() -> None:
     labels = np.array([0, 0, 0, 0, 1, 1])
     draw = np.random.default_rng(0)
     p = draw.dirichlet((2, 2), 6)
-    counts = bootstrap_counts(np.arange(6).astype(object), 400, 0)
-    assert (counts[:, 4:].sum(axis=1) == 0).any()
-    low, high = interval(EVEN, labels, p, counts)
+    bootstrap = Bootstrap(np.arange(6).astype(object), 400, 0)
+    assert (bootstrap.counts[:, 4:].sum(axis=1) == 0).any()
+    low, high = interval(EVEN, labels, p, bootstrap)
     assert math.isfinite(low) and low < high
 
 
 def test_one_row_of_a_class_has_no_interval() -> None:
     labels = np.array([0, 0, 1])
-    low, high = interval(EVEN, labels, np.full((3, 2), 0.5), bootstrap_counts(groups_of(3), 50, 0))
+    low, high = interval(EVEN, labels, np.full((3, 2), 0.5), Bootstrap(groups_of(3), 50, 0))
     assert math.isnan(low) and math.isnan(high)
 
 
 def test_a_model_does_not_differ_from_itself() -> None:
     y, p = made()
-    assert paired_error(EVEN, y, p, p, bootstrap_counts(groups_of(60), 50, 0)) == (0.0, 0.0)
+    assert compare(EVEN, y, p, p, Bootstrap(groups_of(60), 50, 0)) == Difference(0.0, 0.0, 0.5)
 
 
 def test_the_gain_is_the_difference_of_scores_and_positive_when_the_first_is_better() -> None:
     y, p = made()
-    counts = bootstrap_counts(groups_of(60), 200, 0)
-    gain, error = paired_error(EVEN, y, p, np.full((60, 2), 0.5), counts)
-    assert gain == pytest.approx(math.log(2) - EVEN.score(y, p)) and gain > 0
-    assert 0 < error < 0.2
+    bootstrap = Bootstrap(groups_of(60), 200, 0)
+    found = compare(EVEN, y, p, np.full((60, 2), 0.5), bootstrap)
+    assert found.gain == pytest.approx(math.log(2) - EVEN.score(y, p)) and found.gain > 0
+    assert 0 < found.se < 0.2 and found.better > 0.9
+    other = compare(EVEN, y, np.full((60, 2), 0.5), p, bootstrap)
+    assert other.gain == -found.gain and other.better == pytest.approx(1 - found.better)
 
 
 def test_paired_differences_are_surer_than_the_scores() -> None:
     y, p = made()
     near = normalise(p + 0.02)
-    counts = bootstrap_counts(groups_of(60), 300, 0)
-    _, paired = paired_error(EVEN, y, p, near, counts)
-    alone = EVEN.resample(y, row_losses(y, p), counts).std()
-    assert paired < alone / 5
+    bootstrap = Bootstrap(groups_of(60), 300, 0)
+    alone = bootstrap.scores(EVEN, y, row_losses(y, p)).std()
+    assert compare(EVEN, y, p, near, bootstrap).se < alone / 5
 
 
 def test_the_area_is_scikit_learns_and_the_mean_over_classes_beyond_two() -> None:

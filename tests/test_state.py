@@ -212,10 +212,10 @@ def test_where_the_study_is_kept_is_in_no_key_of_the_tune_stage() -> None:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the stages that really ran, in order."""
     from kit import folds
-    from kit.combine import evaluate
+    from kit.combine import second_level
 
     ran: list[str] = []
-    for name, module in (("fold", folds), ("combine", evaluate)):
+    for name, module in (("fold", folds), ("combine", second_level)):
         work = module.run
 
         def counting(run: Run, name: str = name, work: Any = work) -> list[Path]:

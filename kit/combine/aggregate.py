@@ -1,35 +1,21 @@
-"""Bringing probabilities together: images of a unit, folds and seeds of a model, models of a blend."""
+"""Bringing probabilities to units: images of a unit, folds and seeds of a model, models side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
+from kit.combine.method import to_logits
 from kit.metrics import Array, normalise
-
-CLIP = 6.0  # logits are clipped to +-6: one overconfident model must not decide a blend
-
-
-def to_logits(probabilities: Array) -> Array:
-    """Probabilities ``(n, K)`` as log-probabilities centred per row, each pair within +-6.
-
-    >>> np.round(to_logits(np.array([[0.5, 0.5], [0.0, 1.0]])), 6).tolist()
-    [[0.0, 0.0], [-3.0, 3.0]]
-    """
-    rows = np.asarray(probabilities, dtype=np.float64)
-    rows = rows / rows.sum(axis=1, keepdims=True)
-    with np.errstate(divide="ignore"):
-        logs = np.log(rows)
-    logs = np.maximum(logs, logs.max(axis=1, keepdims=True) - CLIP)
-    return np.asarray(logs - logs.mean(axis=1, keepdims=True))
 
 
 @dataclass(frozen=True)
 class UnitLogits:
-    """What one model, or a blend, says about units.
+    """What one model says about units.
 
     logits: mean clipped logit over the unit's images (units x classes).
     plain: mean probability over its images, exactly as predicted (units x classes).
@@ -43,15 +29,6 @@ class UnitLogits:
     def on(self, units: pd.Index) -> UnitLogits:
         """The same for these units, in this order."""
         return UnitLogits(self.logits.loc[units], self.plain.loc[units], self.images.loc[units])
-
-    def n_eff(self, icc: float) -> Array:
-        """Effective number of independent images of each unit: n / (1 + (n - 1) icc).
-
-        The images of a unit are correlated, so ``n`` of them say less than ``n`` units would (Kish's
-        design effect).
-        """
-        n = self.images.to_numpy(dtype=np.float64)
-        return np.asarray(n / (1 + (n - 1) * icc))
 
 
 def unit_logits(probabilities: Array, units: pd.Series[str], classes: Sequence[str]) -> UnitLogits:
@@ -71,21 +48,47 @@ def unit_logits(probabilities: Array, units: pd.Series[str], classes: Sequence[s
     return UnitLogits(mean[names], plain, grouped.size())
 
 
-def blend(models: Sequence[UnitLogits]) -> UnitLogits:
-    """The equal-weight mean of several models on the units that all of them cover."""
-    common = models[0].logits.index
-    for model in models[1:]:
+def covered(models: Mapping[str, UnitLogits]) -> pd.Index:
+    """The units that every model covers, sorted."""
+    first, *others = models.values()
+    common = first.logits.index
+    for model in others:
         common = common.intersection(model.logits.index)
-    common = common.sort_values()
+    return common.sort_values()
+
+
+def effective_number(images: pd.Series[int], icc: float) -> Array:
+    """Effective number of independent images of each unit: n / (1 + (n - 1) icc).
+
+    The images of a unit are correlated, so ``n`` of them say less than ``n`` units would (Kish's design
+    effect).
+    """
+    n = images.to_numpy(dtype=np.float64)
+    return np.asarray(n / (1 + (n - 1) * icc))
+
+
+def side_by_side(
+    models: Mapping[str, UnitLogits], units: pd.Index, reference: Mapping[str, Sequence[float]], icc: float
+) -> Array:
+    """Probabilities ``(units, models, K)`` that know how many images stand behind them.
+
+    What a unit's mean logit says beyond the model's average unit is evidence, and counts once for each
+    effectively independent image.
+
+    Args:
+        reference: the mean logit of each model over its out-of-fold units ``(K,)``.
+        icc: correlation of the logits of two images of one unit.
+    """
     # A model that could not read an image knows the unit from fewer of them: the most counts.
-    images = pd.concat([model.images.loc[common] for model in models], axis=1).max(axis=1)
-    return UnitLogits(
-        _mean([model.logits.loc[common] for model in models]),
-        _mean([model.plain.loc[common] for model in models]),
-        images,
-    )
+    images = pd.concat([model.images.loc[units] for model in models.values()], axis=1).max(axis=1)
+    many = effective_number(images, icc)[:, None]
+    rows = []
+    for name, model in models.items():
+        logits, average = model.logits.loc[units].to_numpy(), np.asarray(reference[name])
+        rows.append(softmax(average + many * (logits - average), axis=1))
+    return np.stack(rows, axis=1)
 
 
-def _mean(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    total = sum(table.to_numpy() for table in tables)
-    return pd.DataFrame(total / len(tables), index=tables[0].index, columns=tables[0].columns)
+def plain_mean(models: Mapping[str, UnitLogits], units: pd.Index) -> Array:
+    """The mean of the models' probabilities as they came ``(units, K)``."""
+    return np.asarray(np.mean([model.plain.loc[units].to_numpy() for model in models.values()], axis=0))

@@ -2,35 +2,86 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandas.api.types import is_numeric_dtype
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from kit.combine.calibrate import training_prior
-from kit.errors import DataError
+from kit.combine.method import class_shares
+from kit.errors import DataError, SettingError
 from kit.files import numbers, read_strings
 from kit.metrics import Array, Metric
+from kit.state import Run
 
+RIDGE = 0.1  # C of the logistic regression: few units, and features that repeat each other
+MOST_MISSING = 0.1  # share of the units that metadata may lack
 MOST_VALUES = 40  # a text column with more values is an id, not a category
+# What of images.csv is neither tissue nor its amount: a score reached with these is a shortcut's.
+SHORTCUTS = {
+    "background only": ("background", "background_spread"),
+    "corner only": ("corner_red", "corner_green", "corner_blue", "corner_spread"),
+}
 
 
-def tile_metadata(path: Path) -> pd.DataFrame:
-    """Size, tissue share and background colour of each training image, from ``images.csv``."""
-    table = read_strings(path)
-    table = table[table["split"] == "train"].set_index("image_id")
+def tile_metadata(path: Path, splits: tuple[str, ...] = ("train",)) -> pd.DataFrame:
+    """Size, tissue share and background colour of each image of these splits, from ``images.csv``."""
+    table = _images(path, splits)
     found = numbers(table[["width", "height", "tissue"]])
     found = found.where(found["width"] > 0)  # an image that could not be read has no size
-    colours = np.array([_rgb(text) for text in table["background"]])
-    return found.assign(red=colours[:, 0], green=colours[:, 1], blue=colours[:, 2])
+    return found.join(_colours(table["background"]))
+
+
+def shortcut_features(path: Path) -> dict[str, pd.DataFrame]:
+    """What each training image shows besides its tissue, from ``images.csv``: sets of numbers by name.
+
+    Returns:
+        For each name of ``SHORTCUTS`` a frame by image_id, without site, size or tissue; NaN where an
+        image could not be read. A set whose columns the table lacks is left out: see
+        :func:`shortcuts_absent`.
+    """
+    table = _images(path)
+    found = {}
+    for name, columns in SHORTCUTS.items():
+        if not _lacking(table, columns):
+            measured = [column for column in columns if column != "background"]
+            parts = [_colours(table["background"])] if "background" in columns else []
+            found[name] = pd.concat([*parts, numbers(table[measured])], axis=1)
+    return found
+
+
+def shortcuts_absent(path: Path) -> dict[str, str]:
+    """The sets that :func:`shortcut_features` leaves out, and why."""
+    table = _images(path)
+    lacking = {name: _lacking(table, columns) for name, columns in SHORTCUTS.items()}
+    return {
+        name: f"{path.name} has no column {', '.join(columns)}; repeat tile"
+        for name, columns in lacking.items()
+        if columns
+    }
+
+
+def _images(path: Path, splits: tuple[str, ...] = ("train",)) -> pd.DataFrame:
+    table = read_strings(path)
+    return table[table["split"].isin(splits)].drop_duplicates("image_id").set_index("image_id")
+
+
+def _lacking(table: pd.DataFrame, columns: tuple[str, ...]) -> list[str]:
+    return [column for column in columns if column not in table]
+
+
+def _colours(cells: pd.Series[str]) -> pd.DataFrame:
+    """``#rrggbb`` as numbers red, green and blue; NaN where an image could not be read."""
+    values = np.array([_rgb(text) for text in cells]).reshape(-1, 3)
+    return pd.DataFrame(values, cells.index, ["red", "green", "blue"])
 
 
 def _rgb(text: str) -> tuple[float, ...]:
-    """``#rrggbb`` as three numbers; NaN where an image could not be read."""
     if len(text) != 7:
         return (np.nan, np.nan, np.nan)
     return tuple(float(int(text[n : n + 2], 16)) for n in (1, 3, 5))
@@ -52,12 +103,12 @@ def external_metadata(path: Path, image_column: str, unit_column: str) -> tuple[
     )
 
 
-def features(metadata: pd.DataFrame, sites: pd.Series[str]) -> pd.DataFrame:
+def features(metadata: pd.DataFrame, sites: pd.Series[str] | None) -> pd.DataFrame:
     """A numeric matrix: logs of positive numbers, one column a category, missing as the median.
 
     Args:
         metadata: one row a unit, numbers or text.
-        sites: the site of each unit, with the same index.
+        sites: the site of each unit, with the same index; None where it must not be known.
     """
     columns: dict[str, pd.Series[float]] = {}
     for name, cells in metadata.items():
@@ -65,35 +116,133 @@ def features(metadata: pd.DataFrame, sites: pd.Series[str]) -> pd.DataFrame:
         if values.notna().mean() > 0.5:
             filled = values.fillna(values.median())
             columns[str(name)] = np.log(filled) if (filled > 0).all() else filled
-        elif cells.nunique() <= MOST_VALUES:
+        # A number that is mostly missing is no category of its few values.
+        elif not is_numeric_dtype(cells) and cells.nunique() <= MOST_VALUES:
             columns |= _one_hot(str(name), cells)
-    if sites.nunique() > 1:
+    if sites is not None and sites.nunique() > 1:
         columns |= _one_hot("site", sites)
-    return pd.DataFrame(columns, index=metadata.index)
+    # Without a feature, the regression still says the prior.
+    return pd.DataFrame(columns or {"nothing": pd.Series(0.0, metadata.index)}, index=metadata.index)
 
 
 def _one_hot(name: str, cells: pd.Series[str]) -> dict[str, pd.Series[float]]:
     return {f"{name}={value}": (cells == value).astype(float) for value in sorted(set(cells.dropna()))}
 
 
-def by_unit(metadata: pd.DataFrame, units: pd.Series[str]) -> pd.DataFrame:
-    """Image metadata as unit metadata: mean of numbers, first of text, and the number of images."""
+def by_unit(metadata: pd.DataFrame, units: pd.Series[str], count: bool = True) -> pd.DataFrame:
+    """Image metadata as unit metadata: mean of numbers, first of text, and the number of images.
+
+    Args:
+        metadata: one row an image, numbers or text, by image_id.
+        units: the unit of each image.
+        count: whether to add the number of images, which is no part of what an image shows.
+    """
     known = metadata.loc[metadata.index.intersection(units.index)]
     unit = units.loc[known.index]
     values = numbers(known)
     numeric = [name for name in known if values[name].notna().mean() > 0.5]
     text = [name for name in known if name not in numeric]
     joined = pd.concat([values[numeric].groupby(unit).mean(), known[text].groupby(unit).first()], axis=1)
-    joined["images"] = units.value_counts()
-    return joined
+    return joined.assign(images=units.value_counts()) if count else joined
+
+
+def matrices(run: Run, frame: pd.DataFrame, own: bool) -> dict[str, Array | str]:
+    """What each baseline is given of each unit ``(units, features)``; or why it is absent.
+
+    Args:
+        frame: units by unit_id, with their site.
+        own: whether our own models take part, so that our own ``images.csv`` is of these images.
+    """
+    task, units = run.competition, run.tables.train["unit_id"]
+    images = run.folder("tile") / "images.csv"
+    found: dict[str, Array | str] = {}
+    if run.external.meta:
+        table, is_unit = external_metadata(run.external.meta, task.image, task.unit)
+        table = table.drop(columns=task.label, errors="ignore")  # a table of labels may be given
+        table = table if is_unit else by_unit(table, units)
+        found["metadata only"] = _matrix(table, frame, frame["site"])
+    elif own and images.is_file():
+        found["metadata only"] = _matrix(by_unit(tile_metadata(images), units), frame, frame["site"])
+    else:
+        found["metadata only"] = "no metadata was given (--meta FILE)"
+    if own and images.is_file():
+        for name, table in shortcut_features(images).items():
+            found[name] = _matrix(by_unit(table, units, count=False), frame, None)
+        return found | shortcuts_absent(images)
+    return found | dict.fromkeys(SHORTCUTS, "our own images.csv is needed: run tile")
+
+
+def everywhere(run: Run, frame: pd.DataFrame, own: bool) -> pd.DataFrame:
+    """Features of all labelled and test units by unit_id, for a model that predicts the test too.
+
+    Raises:
+        SettingError: there are none.
+    """
+    task, tables = run.competition, [run.tables.train, run.tables.test]
+    images = pd.concat([table[["unit_id", "site"]] for table in tables if table is not None])
+    units = images.drop_duplicates("unit_id").set_index("unit_id")["site"]
+    if run.external.meta:
+        table, is_unit = external_metadata(run.external.meta, task.image, task.unit)
+        table = table.drop(columns=task.label, errors="ignore")
+        table = table if is_unit else by_unit(table, images["unit_id"])
+    elif own and (path := run.folder("tile") / "images.csv").is_file():
+        table = by_unit(tile_metadata(path, ("train", "test")), images["unit_id"])
+    else:
+        raise SettingError("combine.fusion=true needs metadata", "give --meta FILE, or run tile first")
+    found = _matrix(table, units.loc[frame.index].to_frame(), None)
+    if isinstance(found, str):
+        raise SettingError(f"combine.fusion=true: {found}", "complete the file given to --meta")
+    return features(table.reindex(units.index), None)
+
+
+def _matrix(table: pd.DataFrame, frame: pd.DataFrame, sites: pd.Series[str] | None) -> Array | str:
+    missing = ~frame.index.isin(table.index)
+    if missing.mean() > MOST_MISSING:
+        return f"the metadata lacks {missing.sum()} of {len(frame)} units"
+    return features(table.reindex(frame.index), sites).to_numpy(dtype=np.float64)
+
+
+def nested(matrix: Array, labels: NDArray[np.int64], outer: NDArray[np.int64], metric: Metric) -> Array:
+    """Predictions of a baseline for units that its fit has not seen ``(n, K)``."""
+    classes = int(labels.max()) + 1
+    found = np.zeros((len(labels), classes))
+    for fold in np.unique(outer):
+        train, test = outer != fold, outer == fold
+        found[test] = predict(matrix[train], labels[train], matrix[test], classes, metric)
+    return found
+
+
+@dataclass(frozen=True)
+class MetadataModel:
+    """Logistic regression on standardised features, as plain numbers.
+
+    weights: of each feature and class ``(F, K)``; biases ``(K,)``.
+    """
+
+    weights: Array
+    biases: Array
+
+    @classmethod
+    def fit(cls, matrix: Array, labels: NDArray[np.int64], classes: int) -> MetadataModel:
+        """Fit on features ``(n, F)``; a class without a row stays next to impossible."""
+        scaler = StandardScaler().fit(matrix)
+        model = LogisticRegression(C=RIDGE, max_iter=2000).fit(scaler.transform(matrix), labels)
+        weights, biases = np.zeros((matrix.shape[1], classes)), np.full(classes, np.log(1e-6))
+        # Two classes share one column of coefficients: those of the second against the first.
+        two = len(model.classes_) == 2
+        weights[:, model.classes_] = np.c_[0 * model.coef_[0], model.coef_[0]] if two else model.coef_.T
+        biases[model.classes_] = np.r_[0.0, model.intercept_] if two else model.intercept_
+        weights = weights / scaler.scale_[:, None]
+        return cls(weights, biases - scaler.mean_ @ weights)
+
+    def posterior(self, matrix: Array) -> Array:
+        """Probabilities under the training prior ``(n, K)``."""
+        return np.asarray(softmax(matrix @ self.weights + self.biases, axis=1))
 
 
 def predict(train: Array, labels: NDArray[np.int64], test: Array, classes: int, metric: Metric) -> Array:
     """Logistic regression on metadata, moved to the scored prior: probabilities ``(n, K)``."""
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
-    model.fit(train, labels)
-    prior = training_prior(labels, classes)
-    raw = np.full((len(test), classes), 1e-6)
-    raw[:, model.classes_] = model.predict_proba(test)
+    raw = MetadataModel.fit(train, labels, classes).posterior(test)
+    prior = class_shares(labels, classes)
     moved = raw * (metric.scored_prior(prior) / prior)
     return np.asarray(moved / moved.sum(axis=1, keepdims=True))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kit.combine.pools import UnitLogits, unit_logits
+from kit.combine.aggregate import UnitLogits, unit_logits
 from kit.errors import DataError, did_you_mean, listed
 from kit.files import numbers, read_strings
 from kit.metrics import Array

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,68 +14,112 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
+from tqdm.auto import tqdm
 
-from kit import metrics
-from kit.combine import baselines, calibrate
-from kit.combine.pools import UnitLogits, blend
-from kit.combine.units import Level, Models, gather, joins_own, labels_of
+from kit import folds
+from kit.combine import baselines, choose, rivals, side
+from kit.combine.aggregate import UnitLogits, plain_mean
+from kit.combine.inner import inner_folds
+from kit.combine.method import class_shares
+from kit.combine.scores import Scores
+from kit.combine.side import Informed, Rows
+from kit.combine.units import Level, gather, joins_own, labels_of
 from kit.files import file_digest, read_strings, write_json, write_table
 from kit.metrics import Array
 from kit.state import Run
 
-VERSION = 1
-DEFAULT = "calibrated blend"
+VERSION = 2
+SLOW = 40_000  # units x models from which on fitting all methods takes more than two seconds
 log = logging.getLogger("kit")
 
 
 def inputs(run: Run) -> dict[str, Any]:
     """Digests of the files that were made elsewhere, and of the tables."""
-    from kit.folds import table_digest
-
-    outside = run.external
+    outside, kept = run.external, folds.inputs(run)
     return {
         "oof": {name: file_digest(path) for name, path in outside.oof.items()},
         "test": {name: file_digest(path) for name, path in outside.test.items()},
         "meta": file_digest(outside.meta) if outside.meta else None,
         "own": run.key("predict") if outside.oof and joins_own(run) else None,
-        "tables": table_digest(run),
+        "tables": kept["tables"],
+        "duplicates": kept["duplicates"],
     }
 
 
-@dataclass
-class Scores:
-    """The rows of ``metrics.json``, all scored on the same units of a set with the same resamples."""
+@dataclass(frozen=True)
+class Problem:
+    """What every method is given: the units of the folds, and what the models say of them."""
 
     run: Run
-    set: str
-    frame: pd.DataFrame
-    rows: list[dict[str, Any]]
+    level: Level
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The labelled units that are fitted and scored on."""
+        return self.level.part("fold")
+
+    @cached_property
+    def rows(self) -> Rows:
+        """Their out-of-fold probabilities, and what is known beside."""
+        return self.known(self.level.oof, self.frame)
+
+    @cached_property
+    def outer(self) -> NDArray[np.int64]:
+        """The outer fold of each unit.
+
+        Folds that balance site x class make a site's class share in the other folds foretell that in
+        this one: a site prior is judged on folds that know of labels alone.
+        """
+        if not self.run.competition.second_level.site_prior:
+            return self.frame["outer"].to_numpy()
+        groups = np.unique(self.rows.groups.astype(str), return_inverse=True)[1]
+        return inner_folds(labels_of(self.frame), groups, self.run.competition.second_level.folds, seed=2)
+
+    @cached_property
+    def metadata(self) -> pd.DataFrame | None:
+        """Features of every unit by unit_id, where metadata are to be fused."""
+        if not self.run.competition.second_level.fusion:
+            return None
+        return baselines.everywhere(self.run, self.level.frame, joins_own(self.run))
+
+    @property
+    def default(self) -> str:
+        """The name of what the submission uses."""
         plan = self.run.competition.second_level
-        groups = self.frame["group_id"].to_numpy(dtype=object)
-        self.counts = metrics.bootstrap_counts(groups, plan.resamples, self.run.seed)
-        self.labels = labels_of(self.frame)
+        return plan.method + " + site prior" * plan.site_prior + " + metadata" * plan.fusion
 
-    def add(self, name: str, kind: str, probabilities: Array, nested: bool | None) -> None:
-        """Score probabilities ``(n, K)`` in the order of the frame."""
-        metric = self.run.competition.metric
-        low, high = metrics.interval(metric, self.labels, probabilities, self.counts)
-        row = {"name": name, "kind": kind, "nested": nested, "set": self.set}
-        numbers = {
-            "score": metric.score(self.labels, probabilities),
-            "low": low,
-            "high": high,
-            "auc": metrics.area_under_curve(self.labels, probabilities),
-        }
-        self.rows.append(row | {k: v if math.isfinite(v) else None for k, v in numbers.items()})
+    @property
+    def rivals(self) -> list[str]:
+        """What is scored beside it: every candidate, and the default without what is known beside."""
+        names = [
+            *choose.candidates(len(self.run.competition.classes)),
+            self.run.competition.second_level.method,
+        ]
+        return [name for name in dict.fromkeys(names) if name != self.default]
 
-    def gain(self, first: Array, second: Array, names: tuple[str, str]) -> dict[str, Any]:
-        """How much lower the first scores than the second, with its paired standard error."""
-        gain, error = metrics.paired_error(
-            self.run.competition.metric, self.labels, first, second, self.counts
-        )
-        return {"first": names[0], "second": names[1], "set": self.set, "gain": gain, "se": error}
+    def known(self, models: Mapping[str, UnitLogits], frame: pd.DataFrame) -> Rows:
+        """What is known of the units of a frame (group_id, site) that all models cover."""
+        X = self.level.stack(models, frame.index, self.run.competition.second_level.icc)
+        groups, sites = (frame[name].to_numpy(dtype=object) for name in ("group_id", "site"))
+        table = self.metadata
+        return Rows(X, groups, sites, None if table is None else table.loc[frame.index].to_numpy(np.float64))
+
+    def method(self, name: str) -> Informed:
+        """The method of that name, for this competition's metric."""
+        task = self.run.competition
+        plan = task.second_level
+        informed = name == self.default
+        plain = plan.method if informed else name
+        made = choose.make(plain, task.metric.fixed_prior, len(task.classes), plan.unsafe)
+        return Informed(made, informed and plan.site_prior, informed and plan.fusion)
+
+    def nested(self, name: str, outer: NDArray[Any]) -> Array:
+        """Probabilities ``(units, K)`` of units that the fit has not seen."""
+        return side.nested(self.method(name), self.rows, labels_of(self.frame), outer)
+
+    def fit(self, name: str) -> Informed:
+        """The method of that name, fitted on all units of the folds."""
+        return self.method(name).fit(self.rows, labels_of(self.frame))
 
 
 def run(run: Run) -> list[Path]:
@@ -85,91 +129,56 @@ def run(run: Run) -> list[Path]:
 
 
 def _run(run: Run) -> list[Path]:
-    level = gather(run)
-    frame = level.part("fold")
-    nested = nested_default(run, level, frame, frame["outer"].to_numpy())
-    scores = Scores(run, "oof", frame, [])
-    absent = score_oof(run, level, scores, nested)
-    final = fit_default(run, level, frame)
-    gains = compare(run, scores, nested)
-    held = []
-    if (reason := _holdout_reason(run, level.part("holdout"))) is None:
-        held = score_holdout(run, level, final)
+    problem = Problem(run, gather(run))
+    scores, held, final = judge(problem)
+    return _write(problem, scores, held, final, rivals.propose(problem, scores))
+
+
+def judge(problem: Problem) -> tuple[Scores, Scores, Informed]:
+    """The scores of the OOF set and of the held-out set, and the default fitted on all units of the folds."""
+    run = problem.run
+    scores = Scores(run, "oof", problem.frame)
+    score_oof(problem, scores)
+    final = problem.fit(problem.default)
+    held = Scores(run, "holdout", problem.level.part("holdout"))
+    if (reason := _holdout_reason(run, held.frame)) is None:
+        score_holdout(problem, held, final)
     else:
-        absent.append({"name": "the held-out set", "reason": reason})
-    return _write(run, level, frame, nested, final, scores.rows + held, gains, absent)
+        scores.lack("the held-out set", reason)
+    return scores, held, final
 
 
-def fit_default(run: Run, level: Level, frame: pd.DataFrame) -> calibrate.Calibration:
-    """The default calibration, fitted on the units of ``frame``."""
-    task, pooled = run.competition, level.blend.on(frame.index)
-    plan = task.second_level
-    return calibrate.fit(
-        pooled.logits.to_numpy(), pooled.n_eff(plan.icc), labels_of(frame), task.metric, plan.ridge
-    )
-
-
-def nested_default(run: Run, level: Level, frame: pd.DataFrame, outer: NDArray[Any]) -> Array:
-    """The default's probabilities ``(n, K)`` of units that its fit has not seen."""
-
-    def fitted(train: NDArray[np.bool_], test: NDArray[np.bool_]) -> Array:
-        calibration = fit_default(run, level, frame[train])
-        return _apply(run, calibration, level.blend.on(frame.index[test]))
-
-    return nested(outer, len(run.competition.classes), fitted)
-
-
-def nested(
-    outer: NDArray[Any],
-    classes: int,
-    fitted: Callable[[NDArray[np.bool_], NDArray[np.bool_]], Array],
-) -> Array:
-    """Predict each outer fold by what was fitted on the others: probabilities ``(n, K)``."""
-    found = np.zeros((len(outer), classes))
-    for fold in np.unique(outer):
-        found[outer == fold] = fitted(outer != fold, outer == fold)
-    return found
-
-
-def _apply(run: Run, calibration: calibrate.Calibration, pooled: UnitLogits) -> Array:
-    icc = run.competition.second_level.icc
-    return calibration.predict(pooled.logits.to_numpy(), pooled.n_eff(icc))
-
-
-def score_oof(run: Run, level: Level, scores: Scores, default: Array) -> list[dict[str, str]]:
-    """Every row of the OOF set; returns the rows that are absent, with the reason."""
-    frame, classes = scores.frame, len(run.competition.classes)
-    add_raw(level.oof, scores)
-    outer, labels = frame["outer"].to_numpy(), labels_of(frame)
-
-    def shifted(train: NDArray[np.bool_], test: NDArray[np.bool_]) -> Array:
-        shift = calibrate.prior_shift(labels[train], classes, run.competition.metric)
-        return _apply(run, shift, level.blend.on(frame.index[test]))
-
-    scores.add("mean logit, prior shift", "pool", nested(outer, classes, shifted), True)
-    scores.add(DEFAULT, "default", default, True)
-    absent = []
-    if (reason := _site_reason(frame)) is None:
-        by_site = nested_default(run, level, frame, frame["site"].to_numpy())
-        scores.add(f"{DEFAULT}, by site", "pool", by_site, True)
+def score_oof(problem: Problem, scores: Scores) -> None:
+    """Every row of the OOF set, and the default against each rival."""
+    default, names = problem.default, [*problem.rivals, problem.default]
+    add_raw(problem.level.oof, scores)
+    for name in tqdm(names, desc="second level", unit="method", disable=problem.rows.X[..., 0].size < SLOW):
+        kind = "default" if name == default else "pool"
+        scores.add(name, kind, problem.nested(name, problem.outer), True)
+    if (reason := _site_reason(problem.frame)) is None:
+        by_site = problem.nested(default, problem.frame["site"].to_numpy())
+        scores.add(f"{default}, by site", "pool", by_site, True)
     else:
-        absent.append({"name": f"{DEFAULT}, by site", "reason": reason})
-    scores.add("constant", "baseline", constant(run, frame, len(frame)), None)
-    return absent + add_metadata(run, scores) + add_limit(run, scores)
+        scores.lack(f"{default}, by site", reason)
+    add_baselines(problem, scores)
+    add_limit(problem.run, scores)
+    for name in ("constant", *problem.rivals):
+        scores.gain(default, name)
+    if "limit" in scores.values:
+        scores.gain("limit", default)
 
 
-def add_raw(models: Models, scores: Scores) -> None:
+def add_raw(models: Mapping[str, UnitLogits], scores: Scores) -> None:
     """Each model as it came, and their plain mean."""
     units = scores.frame.index
     for name, model in models.items():
         scores.add(name, "model", model.on(units).plain.to_numpy(), None)
-    plain = blend(list(models.values())).on(units).plain
-    scores.add("mean of models", "pool", plain.to_numpy(), None)
+    scores.add("mean of models", "pool", plain_mean(models, units), None)
 
 
-def constant(run: Run, folds: pd.DataFrame, rows: int) -> Array:
+def constant(run: Run, fitted: pd.DataFrame, rows: int) -> Array:
     """The scored prior for every unit, from the labels of the folds: what a sample submission says."""
-    prior = calibrate.training_prior(labels_of(folds), len(run.competition.classes))
+    prior = class_shares(labels_of(fitted), len(run.competition.classes))
     return np.tile(run.competition.metric.scored_prior(prior), (rows, 1))
 
 
@@ -183,48 +192,25 @@ def _site_reason(frame: pd.DataFrame) -> str | None:
     return None
 
 
-def add_metadata(run: Run, scores: Scores) -> list[dict[str, str]]:
-    """The metadata-only baseline, nested; or why it is absent."""
-    frame, task = scores.frame, run.competition
-    found, reason = unit_metadata(run, frame)
-    if found is None:
-        return [{"name": "metadata only", "reason": reason}]
-    matrix = baselines.features(found.loc[frame.index], frame["site"]).to_numpy()
-    labels, classes = scores.labels, len(task.classes)
-
-    def fitted(train: NDArray[np.bool_], test: NDArray[np.bool_]) -> Array:
-        return baselines.predict(matrix[train], labels[train], matrix[test], classes, task.metric)
-
-    scores.add("metadata only", "baseline", nested(frame["outer"].to_numpy(), classes, fitted), True)
-    return []
+def add_baselines(problem: Problem, scores: Scores) -> None:
+    """What any score must beat, each nested: a constant, metadata, background and corners."""
+    run, frame = problem.run, scores.frame
+    scores.add("constant", "baseline", constant(run, frame, len(frame)), None)
+    for name, matrix in baselines.matrices(run, frame, joins_own(run)).items():
+        if isinstance(matrix, str):
+            scores.lack(name, matrix)
+            continue
+        values = baselines.nested(matrix, scores.labels, problem.outer, run.competition.metric)
+        scores.add(name, "baseline", values, True)
 
 
-def unit_metadata(run: Run, frame: pd.DataFrame) -> tuple[pd.DataFrame | None, str]:
-    """What is known of each unit besides its pixels; or ``None`` and the reason."""
-    units = run.tables.train["unit_id"]
-    images = run.folder("tile") / "images.csv"
-    if run.external.meta:
-        task = run.competition
-        table, by_unit = baselines.external_metadata(run.external.meta, task.image, task.unit)
-        table = table.drop(columns=task.label, errors="ignore")  # a table of labels may be given
-        table = table if by_unit else baselines.by_unit(table, units)
-    elif joins_own(run) and images.is_file():
-        table = baselines.by_unit(baselines.tile_metadata(images), units)
-    else:
-        return None, "no metadata was given (--meta FILE)"
-    missing = ~frame.index.isin(table.index)
-    if missing.mean() > 0.1:
-        return None, f"the metadata lacks {missing.sum()} of {len(frame)} units"
-    return table.reindex(table.index.union(frame.index)), ""
-
-
-def add_limit(run: Run, scores: Scores) -> list[dict[str, str]]:
+def add_limit(run: Run, scores: Scores) -> None:
     """The true posterior, where a made cohort knows it."""
     limit = posterior(run)
     if limit is None:
-        return [{"name": "limit", "reason": "the best possible loss is known only for made data"}]
-    scores.add("limit", "limit", limit.loc[scores.frame.index].to_numpy(), None)
-    return []
+        scores.lack("limit", "the best possible loss is known only for made data")
+    else:
+        scores.add("limit", "limit", limit.loc[scores.frame.index].to_numpy(), None)
 
 
 def posterior(run: Run) -> pd.DataFrame | None:
@@ -234,16 +220,6 @@ def posterior(run: Run) -> pd.DataFrame | None:
         return None
     table = read_strings(path).set_index(run.competition.unit)
     return table[list(run.competition.classes)].astype(float)
-
-
-def compare(run: Run, scores: Scores, default: Array) -> list[dict[str, Any]]:
-    """The default against the constant and against the limit, paired."""
-    gains = [scores.gain(default, constant(run, scores.frame, len(default)), (DEFAULT, "constant"))]
-    limit = posterior(run)
-    if limit is not None:
-        known = limit.loc[scores.frame.index].to_numpy()
-        gains.append(scores.gain(known, default, ("limit", DEFAULT)))
-    return gains
 
 
 def _holdout_reason(run: Run, frame: pd.DataFrame) -> str | None:
@@ -256,69 +232,85 @@ def _holdout_reason(run: Run, frame: pd.DataFrame) -> str | None:
     return None
 
 
-def score_holdout(run: Run, level: Level, final: calibrate.Calibration) -> list[dict[str, Any]]:
+def score_holdout(problem: Problem, scores: Scores, final: Informed) -> None:
     """The held-out set, read last: nothing was fitted on it."""
-    frame = level.part("holdout")
-    scores = Scores(run, "holdout", frame, [])
-    add_raw(level.holdout, scores)
-    pooled = blend(list(level.holdout.values())).on(frame.index)
-    scores.add(DEFAULT, "default", _apply(run, final, pooled), None)
-    scores.add("constant", "baseline", constant(run, level.part("fold"), len(frame)), None)
+    run = problem.run
+    add_raw(problem.level.holdout, scores)
+    values = final.predict_proba(problem.known(problem.level.holdout, scores.frame))
+    scores.add(problem.default, "default", values, None)
+    scores.add("constant", "baseline", constant(run, problem.frame, len(scores.frame)), None)
     add_limit(run, scores)
-    return scores.rows
 
 
 def _write(
-    run: Run,
-    level: Level,
-    frame: pd.DataFrame,
-    default: Array,
-    final: calibrate.Calibration,
-    rows: list[dict[str, Any]],
-    gains: list[dict[str, Any]],
-    absent: list[dict[str, str]],
+    problem: Problem, scores: Scores, held: Scores, final: Informed, pair: rivals.Pair | None
 ) -> list[Path]:
-    folder, task = run.folder("combine"), run.competition
-    plan = {"pool": "mean logit", "models": sorted(level.oof), "icc": task.second_level.icc}
-    write_json(folder / "second_level.json", plan | final.to_json())
-    content = {
-        "metric": task.metric.name,
-        "units": len(frame),
-        "rows": rows,
-        "gains": gains,
-        "absent": absent,
-        "groups": {
-            name: int(level.part(role)["group_id"].nunique())
-            for name, role in (("oof", "fold"), ("holdout", "holdout"))
-        },
-        # Whether the score is independent of class shares, so that sets can be compared.
-        "balanced": isinstance(task.metric, metrics.WeightedLogLoss),
-        "uncovered": len(level.frame[level.frame["role"] == "fold"]) - len(frame),
-    }
-    write_json(folder / "metrics.json", content)
-    _write_units(folder / "oof.csv", run, frame.index, default)
-    held = level.part("holdout").index
-    pooled = blend(list(level.holdout.values())).on(held) if len(held) else None
-    _write_units(folder / "holdout.csv", run, held, None if pooled is None else _apply(run, final, pooled))
-    _write_test(run, level, final)
-    names = ("second_level.json", "metrics.json", "oof.csv", "holdout.csv", "test.csv")
+    folder = problem.run.folder("combine")
+    bold = None if pair is None else problem.fit(pair.name)
+    write_json(folder / "second_level.json", _numbers(problem, final, bold))
+    write_json(folder / "metrics.json", content(problem, scores, held, pair))
+    _write_units(folder / "oof.csv", problem, problem.frame.index, scores.values[problem.default])
+    units = held.frame.index
+    values = final.predict_proba(problem.known(problem.level.holdout, held.frame)) if len(units) else None
+    _write_units(folder / "holdout.csv", problem, units, values)
+    _write_test(problem, {"test": final, "bold": bold})
+    names = ("second_level.json", "metrics.json", "oof.csv", "holdout.csv", "test.csv", "bold.csv")
     return [folder / name for name in names]
 
 
-def _write_test(run: Run, level: Level, final: calibrate.Calibration) -> None:
+def _numbers(problem: Problem, final: Informed, bold: Informed | None) -> dict[str, Any]:
+    """Everything that a prediction needs besides the models' own."""
+    task, level = problem.run.competition, problem.level
+    prior = class_shares(labels_of(problem.frame), len(task.classes))
+    return {
+        "models": list(level.oof),
+        "reference": level.reference,
+        "icc": task.second_level.icc,
+        "scored_prior": task.metric.scored_prior(prior).tolist(),
+        "default": final.to_json(),
+        "bold": None if bold is None else bold.to_json(),
+    }
+
+
+def content(problem: Problem, scores: Scores, held: Scores, pair: rivals.Pair | None) -> dict[str, Any]:
+    """``metrics.json``."""
+    frame, task = problem.level.frame, problem.run.competition
+    return {
+        "metric": task.metric.name,
+        "units": len(problem.frame),
+        "rows": scores.rows + held.rows,
+        "gains": scores.gains,
+        "absent": scores.absent,
+        "submissions": None if pair is None else pair.to_json(),
+        "groups": {
+            "oof": int(problem.frame["group_id"].nunique()),
+            "holdout": int(held.frame["group_id"].nunique()),
+        },
+        # Whether the score is independent of class shares, so that sets can be compared.
+        "balanced": task.metric.fixed_prior is not None,
+        "uncovered": int((frame["role"] == "fold").sum()) - len(problem.frame),
+    }
+
+
+def _write_test(problem: Problem, fitted: Mapping[str, Informed | None]) -> None:
     """The test units that every model of the blend covers."""
-    if set(level.test) == set(level.oof):
-        pooled = blend([level.test[name] for name in level.oof])
-        _write_units(run.folder("combine") / "test.csv", run, pooled.logits.index, _apply(run, final, pooled))
-        return
+    run, level = problem.run, problem.level
     lacking = sorted(set(level.oof) - set(level.test))
-    if run.tables.test is not None:
+    if lacking and run.tables.test is not None:
         log.info("no test predictions of %s: there will be nothing to submit", ", ".join(lacking))
-    _write_units(run.folder("combine") / "test.csv", run, pd.Index([]), None)
+    frame = pd.DataFrame() if lacking else level.test_frame(run)
+    for name, method in fitted.items():
+        values = None if method is None or not len(frame) else problem.known(level.test, frame)
+        _write_units(
+            run.folder("combine") / f"{name}.csv",
+            problem,
+            frame.index if values is not None else pd.Index([]),
+            None if method is None or values is None else method.predict_proba(values),
+        )
 
 
-def _write_units(path: Path, run: Run, units: pd.Index, values: Array | None) -> None:
-    columns = [f"p_{name}" for name in run.competition.classes]
+def _write_units(path: Path, problem: Problem, units: pd.Index, values: Array | None) -> None:
+    columns = [f"p_{name}" for name in problem.run.competition.classes]
     values = np.zeros((0, len(columns))) if values is None else values
     table = pd.DataFrame(values, columns=columns)
     table.insert(0, "unit_id", units.to_numpy())

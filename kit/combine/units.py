@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kit import folds
-from kit.combine.pools import UnitLogits, blend, unit_logits
+from kit import dealing, folds
+from kit.combine.aggregate import UnitLogits, covered, side_by_side, unit_logits
 from kit.combine.predictions import Source, read_external, read_own
 from kit.errors import DataError, StageError
+from kit.metrics import Array
 from kit.state import Run, finished, read_state
 
 log = logging.getLogger("kit")
@@ -36,17 +37,29 @@ class Level:
     test: Models
 
     @cached_property
-    def blend(self) -> UnitLogits:
-        """The default pool of the OOF set: the mean logit of all models."""
-        return blend(list(self.oof.values()))
+    def reference(self) -> dict[str, list[float]]:
+        """The mean logit of each model over the units of the folds: what it says of an average unit."""
+        units = self.part("fold").index
+        return {name: model.logits.loc[units].mean().tolist() for name, model in self.oof.items()}
+
+    def stack(self, models: Models, units: pd.Index, icc: float) -> Array:
+        """Probabilities ``(units, models, K)`` in the order of the OOF models."""
+        return side_by_side({name: models[name] for name in self.oof}, units, self.reference, icc)
+
+    def test_frame(self, run: Run) -> pd.DataFrame:
+        """Group and site of the test units that every model of the blend covers, by unit_id."""
+        table = run.tables.test
+        if table is None:
+            return self.frame.iloc[:0]
+        units = table.drop_duplicates("unit_id").set_index("unit_id")[["group_id", "site"]]
+        return units.loc[covered({name: self.test[name] for name in self.oof})]
 
     def part(self, role: str) -> pd.DataFrame:
         """The units of a role that every model covers."""
         models = self.oof if role == "fold" else self.holdout
         if not models:
             return self.frame.iloc[:0]
-        covered = blend(list(models.values())).logits.index
-        return self.frame.loc[self.frame.index.isin(covered) & (self.frame["role"] == role)]
+        return self.frame.loc[self.frame.index.isin(covered(models)) & (self.frame["role"] == role)]
 
 
 def joins_own(run: Run) -> bool:
@@ -65,7 +78,7 @@ def gather(run: Run) -> Level:
     own = joins_own(run)
     if not own and "predict" in read_state(run.work):
         log.info("our own models do not take part: they were not made with these settings")
-    frame = _frame(run, own)
+    frame = labelled_units(run, own)
     oof, holdout, test = _own(run) if own else ({}, {}, {})
     train = run.tables.train
     task = run.competition
@@ -104,16 +117,16 @@ def _own(run: Run) -> tuple[dict[str, UnitLogits], ...]:
     return oof, holdout, test or dict.fromkeys(oof, empty)
 
 
-def _frame(run: Run, own: bool) -> pd.DataFrame:
+def labelled_units(run: Run, own: bool) -> pd.DataFrame:
     """Labelled units with their role and outer fold."""
     classes = {name: n for n, name in enumerate(run.competition.classes)}
-    table = folds.training_folds(run) if own else run.tables.train.assign(role="fold", fold="")
+    table = folds.training_folds(run) if own else folds.grouped(run).assign(role="fold", fold="")
     units = table[table["role"] != "extra"].drop_duplicates("unit_id").set_index("unit_id")
     if own:
         outer = pd.to_numeric(units["fold"], errors="coerce").fillna(-1).astype(int)
     else:
-        k = folds.fold_count(units.reset_index(), run.competition.second_level.folds)
-        outer = units["group_id"].map(folds.deal(units.reset_index(), k, run.seed))
+        k = dealing.fold_count(units.reset_index(), run.competition.second_level.folds)
+        outer = units["group_id"].map(dealing.deal(units.reset_index(), k, run.seed))
     labels = units["label"].map(classes)
     return units[["group_id", "site", "role"]].assign(label=labels, outer=outer).sort_index()
 

@@ -17,7 +17,7 @@ from kit.files import digest, file_digest, read_strings, write_file, write_json,
 from kit.settings import GROUPS, part
 from kit.state import STAGES, Run, environment
 
-VERSION = 1
+VERSION = 2
 FORMAT = "%.9f"
 log = logging.getLogger("kit")
 
@@ -39,15 +39,8 @@ def expected_ids(run: Run) -> list[str]:
 
 def run(run: Run) -> list[Path]:
     """The stage: ``submissions/<name>/<run>/``, checked, with its manifest written last."""
-    table, fallback = build(run)
-    path = run.submission / "submission.csv"
-    task = run.competition
-
-    def write(temporary: Path) -> None:
-        write_table(temporary, table, FORMAT)
-        check_submission(temporary, task.unit, task.classes, expected_ids(run))
-
-    write_file(path, write)
+    table, fallback = build(run, "holdout" if run.tables.test is None else "test")
+    files = [_write(run, "submission.csv", table)]
     if fallback:
         log.warning(
             "%d of %d units have no usable image and get the prior: %s",
@@ -55,19 +48,37 @@ def run(run: Run) -> list[Path]:
             len(table),
             ", ".join(fallback[:10]),
         )
-    files = [path, *_copy_evidence(run)]
+    bold = run.submission / "submission_bold.csv"
+    if run.tables.test is not None and len(read_strings(run.folder("combine") / "bold.csv")):
+        files.append(_write(run, bold.name, build(run, "bold")[0]))
+    else:
+        bold.unlink(missing_ok=True)
+    files += _copy_evidence(run)
     write_json(run.submission / "manifest.json", manifest(run, files, fallback))
     return [*files, run.submission / "manifest.json"]
 
 
-def build(run: Run) -> tuple[pd.DataFrame, list[str]]:
+def _write(run: Run, name: str, table: pd.DataFrame) -> Path:
+    path, task = run.submission / name, run.competition
+
+    def write(temporary: Path) -> None:
+        write_table(temporary, table, FORMAT)
+        check_submission(temporary, task.unit, task.classes, expected_ids(run))
+
+    write_file(path, write)
+    return path
+
+
+def build(run: Run, source: str) -> tuple[pd.DataFrame, list[str]]:
     """The rows to submit, and the units that get the prior since none of their images was usable.
+
+    Args:
+        source: the table of `combine` that holds the predictions: test, bold or holdout.
 
     Raises:
         SubmissionError: nothing was predicted.
     """
     classes = list(run.competition.classes)
-    source = "holdout" if run.tables.test is None else "test"
     found = read_strings(run.folder("combine") / f"{source}.csv").set_index("unit_id")
     if not len(found) and (run.tables.test is None or set(run.external.oof) - set(run.external.test)):
         raise SubmissionError(
@@ -129,5 +140,9 @@ def manifest(run: Run, files: list[Path], fallback: list[str]) -> dict[str, Any]
 
 
 def show(run: Run) -> str:
-    """Where the submission is."""
-    return f"submission: {run.submission / 'submission.csv'}"
+    """Where the submission is, and the bold one beside it."""
+    bold = run.submission / "submission_bold.csv"
+    lines = [f"submission: {run.submission / 'submission.csv'}"]
+    if bold.is_file():
+        lines.append(f"a second, bold one: {bold}")
+    return "\n".join(lines)

@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from kit.show.diagnosis import Bin, Curve
+from kit.combine.reliability import Bin
+from kit.show.diagnosis import Curve
 
 # Matplotlib wants numbers: these stand in for the CSS variables that replace them afterwards.
 INK, MUTED, LINE, PAPER, ACCENT, ALERT = (f"#00000{n}" for n in range(1, 7))

@@ -13,6 +13,7 @@ import jinja2
 import numpy as np
 
 from kit import competition, settings
+from kit.combine import reliability
 from kit.combine.units import joins_own
 from kit.competition import Competition, Demo, FoldPlan, SecondLevel, TileGrid, Training, Tuning
 from kit.files import file_digest, read_strings, write_text
@@ -110,15 +111,15 @@ def _interval_chart(content: Mapping[str, Any], part: str) -> Section:
 def calibration_section(run: Run, scored: Scored) -> Section:
     """Reliability, ROC and confusion of the default."""
     classes = run.competition.classes
-    shown = diagnosis.shown_classes(scored.labels, len(classes))
+    shown = reliability.shown_classes(scored.labels, len(classes))
     found = {
-        k: diagnosis.reliability(scored.probabilities[:, k], scored.labels == k, scored.weights)
+        k: reliability.reliability(scored.probabilities[:, k], scored.labels == k, scored.weights)
         for k in shown
     }
     return {
         "prior": prior_sentence(run, scored),
-        "error": float(np.mean([diagnosis.calibration_error(bins) for bins in found.values()])),
-        "chance": float(np.mean([diagnosis.chance_error(bins) for bins in found.values()])),
+        "error": float(np.mean([reliability.calibration_error(bins) for bins in found.values()])),
+        "chance": float(np.mean([reliability.chance_error(bins) for bins in found.values()])),
         "reliability": [_reliability_chart(k, classes[k], bins) for k, bins in found.items()],
         "bins": [tables.bins(classes[k], bins) for k, bins in found.items()],
         "roc": [svg for k in shown if (svg := _roc_chart(k, classes[k], scored))],
@@ -144,8 +145,8 @@ def prior_sentence(run: Run, scored: Scored) -> str:
     )
 
 
-def _reliability_chart(k: int, name: str, bins: list[diagnosis.Bin]) -> str:
-    error = diagnosis.calibration_error(bins)
+def _reliability_chart(k: int, name: str, bins: list[reliability.Bin]) -> str:
+    error = reliability.calibration_error(bins)
     sizes = sorted({b.units for b in bins})
     label = (
         f"Reliability of P({name}) in {len(bins)} bins of {' or '.join(map(str, sizes))}"

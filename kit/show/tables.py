@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kit.show.diagnosis import Bin, Part, Scored, worst
+from kit.combine.parts import Part
+from kit.combine.reliability import Bin
+from kit.show.diagnosis import Scored, worst
 from kit.show.verdict import number, percent, span
 
 KINDS = {

@@ -86,6 +86,88 @@ def test_tiling_leaves_metadata_of_every_training_image(tmp_path: Path) -> None:
     assert found.loc["008"].isna().all(), "what could not be read has no size and no colour"
 
 
+CORNERS = "corner_red,corner_green,corner_blue,corner_spread"
+
+
+def test_what_is_not_tissue_makes_two_sets_of_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "images.csv"
+    path.write_text(
+        f"image_id,split,width,height,tissue,background,{CORNERS},background_spread,tiles,status,reason\n"
+        "007,train,100,50,0.25,#ff8000,1.5,2.0,3.0,4.125,5.0,3,ok,\n"
+        "008,train,0,0,0.0,,,,,,,0,unreadable,bad\n"
+        "010,train,9,9,1.0,#000001,6.0,7.0,8.0,9.0,,1,ok,\n"
+        "009,test,1,1,1.0,#000000,9.0,9.0,9.0,9.0,9.0,1,ok,\n"
+    )
+    found = baselines.shortcut_features(path)
+    assert list(found) == ["background only", "corner only"] and not baselines.shortcuts_absent(path)
+    assert all(frame.index.tolist() == ["007", "008", "010"] for frame in found.values())
+    background, corner = found["background only"], found["corner only"]
+    assert background.columns.tolist() == ["red", "green", "blue", "background_spread"]
+    assert corner.columns.tolist() == CORNERS.split(","), "neither size, site, nor tissue"
+    assert background.loc["007"].tolist() == [255, 128, 0, 5] and corner.loc["007"].tolist() == [
+        1.5,
+        2,
+        3,
+        4.125,
+    ]
+    assert background.loc["008"].isna().all() and corner.loc["008"].isna().all()
+    assert background.loc["010"].isna().tolist() == [False, False, False, True], "all of it is tissue"
+
+
+@pytest.mark.parametrize(
+    ("column", "name"), [("background_spread", "background only"), ("corner_blue", "corner only")]
+)
+def test_a_set_whose_columns_were_not_measured_is_absent_with_a_reason(
+    column: str, name: str, tmp_path: Path
+) -> None:
+    head = f"image_id,split,background,{CORNERS},background_spread".split(",")
+    row = pd.DataFrame([["a", "train", "#ffffff", *"12345"]], columns=head).drop(columns=column)
+    row.to_csv(tmp_path / "images.csv", index=False)
+    found, absent = (
+        make(tmp_path / "images.csv") for make in (baselines.shortcut_features, baselines.shortcuts_absent)
+    )
+    assert set(found) | {name} == set(baselines.SHORTCUTS) and name not in found
+    assert absent == {name: f"images.csv has no column {column}; repeat tile"}
+
+
+def test_a_label_in_the_corners_is_found_by_the_corners_and_not_by_the_background(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, 2, 200)
+    table = pd.DataFrame(draw.normal(200, 5, (200, 5)), columns=[*CORNERS.split(","), "background_spread"])
+    table["corner_green"] += 20 * labels
+    table = table.assign(image_id=[f"i{n}" for n in range(200)], split="train", background="#f0f1f2")
+    table.to_csv(tmp_path / "images.csv", index=False)
+    right = {}
+    for name, frame in baselines.shortcut_features(tmp_path / "images.csv").items():
+        matrix = baselines.features(frame, None).to_numpy()
+        p = baselines.predict(matrix[:100], labels[:100], matrix[100:], 2, LogLoss())
+        right[name] = float((p.argmax(axis=1) == labels[100:]).mean())
+    assert right["corner only"] > 0.9 and right["background only"] < 0.65
+
+
+def test_what_an_image_shows_is_joined_without_the_number_of_images() -> None:
+    units = pd.Series({"i1": "u", "i2": "u", "i3": "v"})
+    frame = pd.DataFrame({"corner_red": [1.0, 3.0, np.nan]}, units.index)
+    found = baselines.by_unit(frame, units, count=False)
+    assert found.columns.tolist() == ["corner_red"] and found.loc["u", "corner_red"] == 2
+    assert np.isnan(found.loc["v", "corner_red"]) and "images" in baselines.by_unit(frame, units)
+
+
+def test_sites_need_not_be_known() -> None:
+    metadata = table(size=["1", "4", "4"])
+    pd.testing.assert_frame_equal(
+        baselines.features(metadata, None), baselines.features(metadata, NO_SITE), check_exact=True
+    )
+
+
+def test_a_number_that_is_mostly_missing_is_no_feature_and_without_any_the_prior_is_said() -> None:
+    empty = pd.DataFrame({"spread": [np.nan, np.nan, np.nan, 4.0]}, list("uvwx"))
+    matrix = baselines.features(empty, None).to_numpy()
+    assert np.ptp(matrix) == 0 and len(matrix) == 4
+    found = baselines.predict(matrix, np.array([0, 0, 0, 1]), matrix, 2, LogLoss())
+    np.testing.assert_allclose(found, [[0.75, 0.25]] * 4, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("head", "by_unit"), [("image,patient", False), ("image_id,patient", False), ("patient,extra", True),
                           ("unit_id,extra", True)]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kit.combine.pools import UnitLogits
+from kit.combine.aggregate import UnitLogits
 from kit.combine.predictions import Source, read_external, read_own
 from kit.errors import DataError
 

@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 
 from kit import folds
-from kit.combine import evaluate
-from kit.combine.calibrate import Calibration
-from kit.combine.evaluate import DEFAULT, Scores
-from kit.combine.pools import to_logits
+from kit.combine import second_level
+from kit.combine.choose import DEFAULT, candidates
+from kit.combine.method import from_json, to_logits
+from kit.combine.scores import Scores
+from kit.combine.second_level import Problem
 from kit.combine.units import gather, labels_of
 from kit.files import read_strings, write_table
 from kit.metrics import WeightedLogLoss
@@ -29,7 +30,7 @@ EVEN = WeightedLogLoss((0.5, 0.5))
 
 def combined(run: Run) -> dict[str, Any]:
     """Run the stage and return metrics.json."""
-    evaluate.run(run)
+    second_level.run(run)
     content: dict[str, Any] = json.loads((run.folder("combine") / "metrics.json").read_text())
     return content
 
@@ -43,10 +44,9 @@ def written(run: Run, name: str) -> pd.DataFrame:
     return table.set_index("unit_id")
 
 
-def calibration(run: Run) -> tuple[Calibration, dict[str, Any]]:
-    content = json.loads((run.folder("combine") / "second_level.json").read_text())
-    numbers = {k: content[k] for k in ("slope", "bias", "training_prior", "scored_prior")}
-    return Calibration(**numbers), content
+def numbers(run: Run) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((run.folder("combine") / "second_level.json").read_text())
+    return content
 
 
 @pytest.fixture
@@ -96,48 +96,44 @@ def test_the_scores_are_those_of_the_tables_beside_them(joined: Run) -> None:
     assert rows_of(content)["constant"]["auc"] == 0.5
 
 
-def test_the_default_is_a_mean_logit_under_the_numbers_that_are_written(joined: Run) -> None:
-    """Test units by hand: mean over folds, images and models; then slope, bias and prior."""
+@pytest.mark.parametrize("which", ["test", "bold"])
+def test_test_units_can_be_computed_from_the_numbers_that_are_written(joined: Run, which: str) -> None:
+    """By hand: mean over folds and images of each model, evidence by the number of images, the method."""
     combined(joined)
-    fit, content = calibration(joined)
-    assert content["models"] == ["ours", "theirs"] and content["pool"] == "mean logit"
-    test = written(joined, "test")
+    content = numbers(joined)
+    assert content["models"] == ["ours", "theirs"]
+    method = from_json(content[{"test": "default"}.get(which, which)])
     own = pd.read_csv(joined.folder("predict") / "test.csv", dtype={"unit_id": str})
     other = pd.read_csv(joined.external.test["theirs"])
     other["unit_id"] = other["image"].str.split("-").str[0]
-    for unit in test.index:
-        mine, theirs = own[own["unit_id"] == unit], other[other["unit_id"] == unit]
-        logits = [
-            pd.DataFrame(to_logits(rows[["p_a", "p_b"]].to_numpy()))
-            .groupby(rows[key].to_numpy())
-            .mean()
-            .mean()
-            for rows, key in ((mine, "image_id"), (theirs, "image"))
-        ]
-        pooled = (logits[0] + logits[1]).to_numpy() / 2
-        n = theirs["image"].nunique()
+    table = written(joined, which)
+    for unit in table.index:
+        tables = {"ours": (own, "image_id"), "theirs": (other, "image")}
+        n = (other["unit_id"] == unit).sum()
         n_eff = n / (1 + (n - 1) * content["icc"])
-        odds = np.exp(n_eff * (fit.slope * pooled + np.array(fit.bias))) * np.array([0.5, 0.5])
-        np.testing.assert_allclose(test.loc[unit], odds / odds.sum(), rtol=1e-9)
-    assert list(test.index) == sorted(test.index) and len(test) == 6
+        rows = []
+        for name, (source, key) in tables.items():
+            mine = source[source["unit_id"] == unit]
+            logits = pd.DataFrame(to_logits(mine[["p_a", "p_b"]].to_numpy()))
+            mean = logits.groupby(mine[key].to_numpy()).mean().mean().to_numpy()
+            odds = np.exp(content["reference"][name] + n_eff * (mean - content["reference"][name]))
+            rows.append(odds / odds.sum())
+        np.testing.assert_allclose(table.loc[unit], method.predict_proba(np.array([rows]))[0], rtol=1e-7)
+    assert list(table.index) == sorted(table.index) and len(table) == 6
 
 
 def outer_predictions(run: Run, poisoned: int | None) -> tuple[dict[str, Any], pd.DataFrame]:
     """All nested rows of the OOF set, after the labels of one outer fold have been swapped."""
     level = gather(run)
-    frame = level.part("fold")
     if poisoned is not None:
-        mine = frame["outer"] == poisoned
-        frame = frame.assign(label=frame["label"].where(~mine, 1 - frame["label"]))
-    found = {}
-
-    class Kept(Scores):
-        def add(self, name: str, kind: str, probabilities: Any, nested: bool | None) -> None:
-            found[name] = (probabilities, nested)
-
-    default = evaluate.nested_default(run, level, frame, frame["outer"].to_numpy())
-    evaluate.score_oof(run, level, Kept(run, "oof", frame, []), default)
-    return {name: values for name, (values, nested) in found.items() if nested}, frame
+        mine = level.frame["outer"] == poisoned
+        swapped = level.frame["label"].where(~mine, 1 - level.frame["label"])
+        level = replace(level, frame=level.frame.assign(label=swapped))
+    problem = Problem(run, level)
+    scores = Scores(run, "oof", problem.frame)
+    second_level.score_oof(problem, scores)
+    nested = [row["name"] for row in scores.rows if row["nested"]]
+    return {name: scores.values[name] for name in nested}, problem.frame
 
 
 @pytest.mark.parametrize("fold", [0, 3])
@@ -150,51 +146,80 @@ def test_a_nested_prediction_never_uses_the_labels_of_its_own_fold(
     clean, frame = outer_predictions(run, None)
     dirty, _ = outer_predictions(run, fold)
     by_site = f"{DEFAULT}, by site"
-    assert set(clean) == {"mean logit, prior shift", DEFAULT, by_site, "metadata only"}
+    assert set(clean) == {*candidates(2), by_site, "metadata only"}
     mine = (frame["outer"] == fold).to_numpy()
-    for name in set(clean) - {by_site, "mean logit, prior shift"}:
+    for name in set(clean) - {by_site}:
         np.testing.assert_array_equal(dirty[name][mine], clean[name][mine], err_msg=name)
-        assert not np.allclose(dirty[name][~mine], clean[name][~mine]), f"{name} does learn from the others"
-    np.testing.assert_array_equal(
-        dirty["mean logit, prior shift"][mine], clean["mean logit, prior shift"][mine]
-    )
+        if name != "mean logit, prior shift":
+            assert not np.allclose(dirty[name][~mine], clean[name][~mine]), f"{name} learns from the others"
+
+
+@pytest.mark.parametrize("plan", [{"site_prior": True}, {"fusion": True}])
+def test_what_is_known_beside_the_models_never_sees_the_labels_of_its_fold_either(
+    plan: dict[str, Any], make_cohort: Any, make_run: Make
+) -> None:
+    data = make_cohort(AB, 80)
+    meta = data.train[["image"]].assign(size=np.arange(len(data.train)) % 7 + 1)
+    run = make_run(data, {"net": data.predictions()}, meta=meta, metric=EVEN, **plan)
+    level = gather(run)
+    problem = Problem(run, level)
+    mine = problem.outer == 2
+    label = level.frame["label"].where(~mine, 1 - level.frame["label"])
+    other = Problem(run, replace(level, frame=level.frame.assign(label=label)))
+    clean, dirty = (made.nested(made.default, problem.outer) for made in (problem, other))
+    np.testing.assert_array_equal(dirty[mine], clean[mine])
+    assert not np.allclose(dirty[~mine], clean[~mine])
+
+
+def test_a_site_prior_and_metadata_reach_the_test_units_and_the_table(
+    make_cohort: Any, make_run: Make
+) -> None:
+    data = make_cohort(AB, 120)
+    # Site 2 has hardly any b; the models know nothing.
+    data.train["center"] = np.where(data.train["truth"] == "a", data.train["center"], "1")
+    data.test["center"] = np.where(data.test["patient"] < "q003", "1", "2")
+    meta = pd.concat([data.train, data.test])[["image"]].assign(size="3")
+    outside = ({"net": data.predictions(skill=0.0)}, {"net": data.predictions("test", 0.0)})
+    run = make_run(data, *outside, meta=meta, metric=EVEN, site_prior=True, fusion=True)
+    content = combined(run)
+    name = f"{DEFAULT} + site prior + metadata"
+    rows = rows_of(content)
+    assert rows[name]["kind"] == "default" and rows[DEFAULT]["kind"] == "pool"
+    assert rows[name]["score"] < rows[DEFAULT]["score"] - 0.05
+    site = data.test.drop_duplicates("patient").set_index("patient")["center"]
+    table = written(run, "test")
+    assert table["p_b"][site == "2"].max() < table["p_b"][site == "1"].min()
+    assert set(numbers(run)["default"]["sites"]) == {"1", "2"} and numbers(run)["default"]["metadata"]
 
 
 def test_a_prediction_by_site_never_uses_the_labels_of_its_site(make_cohort: Any, make_run: Make) -> None:
     data = make_cohort(AB, 80)
     run = make_run(data, {"net": data.predictions()}, metric=EVEN)
     level = gather(run)
-    frame = level.part("fold")
-    site = frame["site"].to_numpy()
-    swapped = frame.assign(label=frame["label"].where(frame["site"] != "1", 1 - frame["label"]))
-    clean, dirty = (evaluate.nested_default(run, level, table, site) for table in (frame, swapped))
+    site = level.frame["site"].to_numpy()
+    label = level.frame["label"].where(level.frame["site"] != "1", 1 - level.frame["label"])
+    swapped = replace(level, frame=level.frame.assign(label=label))
+    clean, dirty = (Problem(run, made).nested(DEFAULT, site) for made in (level, swapped))
     np.testing.assert_array_equal(dirty[site == "1"], clean[site == "1"])
     assert not np.allclose(dirty[site == "2"], clean[site == "2"])
 
 
-def test_every_outer_fold_is_predicted_from_all_the_others() -> None:
-    outer = np.array([2, 0, 1, 0, 2, 2])
-    seen = []
-
-    def fitted(train: Any, test: Any) -> Any:
-        seen.append((sorted(set(outer[train])), sorted(set(outer[test]))))
-        assert (train ^ test).all()
-        return np.full((test.sum(), 2), outer[test][0])
-
-    found = evaluate.nested(outer, 2, fitted)
-    assert found[:, 0].tolist() == outer.tolist()
-    assert seen == [([1, 2], [0]), ([0, 2], [1]), ([0, 1], [2])]
-
-
 def test_what_is_reported_is_not_the_score_in_sample(joined: Run) -> None:
     content = combined(joined)
-    level = gather(joined)
-    frame = level.part("fold")
-    final = evaluate.fit_default(joined, level, frame)
-    in_sample = evaluate._apply(joined, final, level.blend.on(frame.index))
-    score = EVEN.score(labels_of(frame), in_sample)
+    problem = Problem(joined, gather(joined))
+    in_sample = problem.fit(DEFAULT).predict_proba(problem.rows)
+    score = EVEN.score(labels_of(problem.frame), in_sample)
     assert score not in [pytest.approx(row["score"], abs=1e-9) for row in content["rows"]]
     assert rows_of(content)[DEFAULT]["score"] > score, "a nested score is the worse one"
+
+
+@pytest.mark.parametrize("method", ["greedy + beta", "choose", "logistic"])
+def test_another_method_can_be_asked_for_by_name(method: str, make_cohort: Any, make_run: Make) -> None:
+    data = make_cohort(AB, 60)
+    run = make_run(data, {"net": data.predictions()}, {"net": data.predictions("test")}, method=method)
+    content = combined(run)
+    assert rows_of(content)[method]["kind"] == "default" and rows_of(content)[DEFAULT]["kind"] == "pool"
+    assert len(written(run, "test")) == 6
 
 
 def test_nothing_is_fitted_on_the_held_out_units(make_cohort: Any, make_run: Make) -> None:
@@ -206,7 +231,7 @@ def test_nothing_is_fitted_on_the_held_out_units(make_cohort: Any, make_run: Mak
     )
     write_table(runs[1].folds, held.reset_index())
     contents = [combined(run) for run in runs]
-    for name in ("second_level.json", "oof.csv", "test.csv", "holdout.csv"):
+    for name in ("second_level.json", "oof.csv", "test.csv", "bold.csv", "holdout.csv"):
         clean, dirty = ((run.folder("combine") / name).read_bytes() for run in runs)
         assert clean == dirty, name
     scores = [rows_of(content, "holdout")[DEFAULT]["score"] for content in contents]
@@ -265,7 +290,7 @@ def test_four_classes_go_through_from_outside_files_to_test_probabilities(
     truth = data.test.drop_duplicates("patient").set_index("patient")["truth"]
     right = table.idxmax(axis=1).str[2:] == truth[table.index]
     assert right.mean() >= 4 / 6
-    assert len(calibration(run)[0].bias) == 4
+    assert len(numbers(run)["default"]["biases_"]) == 4
 
 
 def test_four_classes_of_equal_weight_are_moved_to_equal_shares(make_cohort: Any, make_run: Make) -> None:
@@ -273,24 +298,28 @@ def test_four_classes_of_equal_weight_are_moved_to_equal_shares(make_cohort: Any
     oof = {"one": data.predictions(skill=2.0)}
     run = make_run(data, oof, metric=WeightedLogLoss((1.0,) * 4), folder="even")
     rows = rows_of(combined(run))
-    assert calibration(run)[0].scored_prior == [0.25] * 4
+    assert numbers(run)["scored_prior"] == [0.25] * 4
     assert rows["constant"]["score"] == pytest.approx(np.log(4))
     assert rows[DEFAULT]["score"] < rows["one"]["score"]
     plain = make_run(data, oof, folder="plain")
     assert rows_of(combined(plain))["constant"]["score"] < np.log(4)
-    fit = calibration(plain)[0]
-    assert fit.scored_prior == fit.training_prior and fit.training_prior[0] == pytest.approx(0.4, abs=0.01)
+    fit = numbers(plain)
+    assert fit["default"]["settings"]["scored_prior"] is None
+    assert fit["scored_prior"] == fit["default"]["prior_"] and fit["scored_prior"][0] == pytest.approx(
+        0.4, abs=0.01
+    )
 
 
 def test_the_scored_prior_is_the_metrics(joined: Run, make_cohort: Any, make_run: Make) -> None:
     combined(joined)
-    fit, _ = calibration(joined)
-    assert fit.scored_prior == [0.5, 0.5] and fit.training_prior[0] > 0.6
+    fit = numbers(joined)
+    assert fit["scored_prior"] == [0.5, 0.5] == fit["default"]["settings"]["scored_prior"]
+    assert fit["default"]["prior_"][0] > 0.6
 
 
 def test_the_files_are_the_same_bytes_each_time(joined: Run) -> None:
-    first = [path.read_bytes() for path in evaluate.run(joined)]
-    assert [path.read_bytes() for path in evaluate.run(joined)] == first and len(first) == 5
+    first = [path.read_bytes() for path in second_level.run(joined)]
+    assert [path.read_bytes() for path in second_level.run(joined)] == first and len(first) == 6
 
 
 def test_units_that_no_model_covers_are_counted(make_cohort: Any, make_run: Make) -> None:
@@ -312,12 +341,15 @@ def test_a_model_without_test_predictions_leaves_nothing_to_submit(
     assert (run.folder("combine") / "test.csv").read_text() == "unit_id,p_a,p_b\n"
 
 
-def test_the_default_is_compared_with_the_constant_by_a_paired_error(joined: Run) -> None:
-    (gain,) = combined(joined)["gains"]
-    rows = rows_of(combined(joined))
-    assert (gain["first"], gain["second"], gain["set"]) == (DEFAULT, "constant", "oof")
-    assert gain["gain"] == pytest.approx(rows["constant"]["score"] - rows[DEFAULT]["score"])
-    assert 0 < gain["se"] < 0.2
+def test_the_default_is_compared_with_the_constant_and_its_rivals_by_paired_errors(joined: Run) -> None:
+    content = combined(joined)
+    rows = rows_of(content)
+    gains = {gain["second"]: gain for gain in content["gains"]}
+    assert set(gains) == {"constant", *candidates(2)} - {DEFAULT}
+    for name, gain in gains.items():
+        assert (gain["first"], gain["set"]) == (DEFAULT, "oof")
+        assert gain["gain"] == pytest.approx(rows[name]["score"] - rows[DEFAULT]["score"])
+        assert 0 < gain["se"] < 1 and 0.5 < gain["better"] <= 1
 
 
 def absent(content: dict[str, Any]) -> dict[str, str]:
@@ -390,24 +422,24 @@ def test_a_known_posterior_is_the_limit_of_a_made_cohort_only(make_cohort: Any, 
     content = combined(replace(run, demo=True))
     assert rows_of(content)["limit"]["score"] == pytest.approx(-np.log(0.9))
     assert rows_of(content)["limit"]["kind"] == "limit" and "limit" not in absent(content)
-    assert [gain["first"] for gain in content["gains"]] == [DEFAULT, "limit"]
+    assert content["gains"][-1]["first"] == "limit"
 
 
 def test_the_stage_prints_its_table(joined: Run) -> None:
     combined(joined)
-    text = evaluate.show(joined)
-    assert "calibrated blend *" in text and "holdout" in text and "standard errors" in text
+    text = second_level.show(joined)
+    assert "ridge pool *" in text and "holdout" in text and "standard errors" in text
 
 
 def test_the_inputs_know_every_file_that_decides_the_result(make_cohort: Any, make_run: Make) -> None:
     data = make_cohort(AB, 60)
     meta = data.train[["image"]].assign(size="3")
     run = make_run(data, {"net": data.predictions()}, {"net": data.predictions("test")}, meta=meta)
-    first = evaluate.inputs(run)
+    first = second_level.inputs(run)
     for path in (run.external.oof["net"], run.external.test["net"], run.external.meta):
         assert path is not None
         before = path.read_text()
         path.write_text(before + "\n")
-        assert evaluate.inputs(run) != first
+        assert second_level.inputs(run) != first
         path.write_text(before)
-    assert evaluate.inputs(run) == first
+    assert second_level.inputs(run) == first

@@ -91,7 +91,7 @@ def test_models_of_different_units_are_scored_on_those_in_common(make_cohort: An
     late = second["image"].str[1:4] >= "020"
     level = gather(make_run(data, {"early": first[early], "late": second[late]}))
     assert list(level.part("fold").index) == [f"p{n:03d}" for n in range(20, 50)]
-    assert list(level.blend.logits.index) == list(level.part("fold").index)
+    assert level.stack(level.oof, level.part("fold").index, 0.4).shape == (30, 2, 2)
     with pytest.raises(DataError, match="no unit is covered by all models"):
         gather(make_run(data, {"early": first[early], "late": second[second["image"].str[1:4] >= "050"]}))
 
@@ -126,7 +126,7 @@ def test_an_image_that_one_model_could_not_read_leaves_its_unit(make_cohort: Any
     fewer = data.predictions(seed=1)
     fewer = fewer[fewer["image"] != f"{unit}-1"]
     level = gather(make_run(data, {"all": data.predictions(), "fewer": fewer}))
-    assert level.oof["fewer"].images[unit] == 2 and level.blend.images[unit] == 3
+    assert level.oof["fewer"].images[unit] == 2 and level.oof["all"].images[unit] == 3
     assert len(level.part("fold")) == 60
 
 

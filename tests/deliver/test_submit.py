@@ -55,10 +55,10 @@ def build(data: Path, tmp_path: Path) -> Callable[..., tuple[pd.DataFrame, list[
             vars(run)["tables"] = changed
         folder = run.folder("combine")
         folder.mkdir(parents=True)
-        for name in ("test", "holdout"):
+        for name in ("test", "bold", "holdout"):
             predicted.to_csv(folder / f"{name}.csv", index=False)
         write_json(folder / "second_level.json", {"scored_prior": [0.3, 0.7]})
-        return submit.build(run)
+        return submit.build(run, "holdout" if run.tables.test is None else "test")
 
     return built
 
@@ -220,8 +220,8 @@ def test_a_submission_that_breaks_a_rule_is_not_written(
     kit: Callable[..., Any], refused: Callable[..., str], data: Path, oof: list[str], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    def unsorted(run: Run) -> tuple[pd.DataFrame, list[str]]:
-        table, fallback = right(run)
+    def unsorted(run: Run, source: str) -> tuple[pd.DataFrame, list[str]]:
+        table, fallback = right(run, source)
         return table.sort_values("patient_id"), fallback
 
     right = submit.build
@@ -230,3 +230,30 @@ def test_a_submission_that_breaks_a_rule_is_not_written(
         patch.setattr(submit, "build", unsorted)
         refused("submit", "strip-ai", "--data", data, *oof, says=["line 2: patient_id '000042' stands where"])
     assert not list((tmp_path / "submissions").rglob("*.csv"))
+
+
+def test_a_second_bold_submission_lies_beside_the_safe_one_and_is_checked_too(
+    finish: Callable[[], Path], data: Path
+) -> None:
+    folder = finish()
+    safe, bold = (read_strings(folder / name) for name in ("submission.csv", "submission_bold.csv"))
+    assert list(safe["patient_id"]) == sample_ids(data) == list(bold["patient_id"])
+    assert list(safe.columns) == list(bold.columns) and not safe.equals(bold)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert "submission_bold.csv" in manifest["files"]
+    pair = json.loads((folder / "metrics.json").read_text())["submissions"]
+    assert pair["default"] == "ridge pool" != pair["name"] and 0 < pair["better"] < 1
+
+
+def test_where_nothing_rivals_the_default_an_old_bold_submission_does_not_stay(
+    finish: Callable[[], Path], data: Path, oof: list[str]
+) -> None:
+    finish()
+    path = Path("work/strip-ai/combine/bold.csv")
+    path.write_text(path.read_text().splitlines()[0] + "\n")
+    outside = External({"net": Path(oof[1].split("=")[1])})
+    run = Run(find("strip-ai"), "strip-ai", data, Path("work/strip-ai"), external=outside)
+    old = run.submission / "submission_bold.csv"
+    old.parent.mkdir(parents=True, exist_ok=True)
+    old.write_text("old")
+    assert old not in submit.run(run) and not old.exists()

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kit.combine import evaluate
+from kit.combine import second_level
 from kit.competition import Competition, SecondLevel, Tables
 from kit.deliver import submit
 from kit.files import write_table
@@ -60,7 +60,7 @@ def build(
 
 def page_of(run: Run) -> str:
     """Run the stages that the page tells of, and return the page."""
-    for stage in (evaluate, submit, report):
+    for stage in (second_level, submit, report):
         stage.run(run)
     return (run.submission / "report.html").read_text()
 

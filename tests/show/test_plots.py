@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from kit.show.diagnosis import Curve, reliability, roc
+from kit.combine.reliability import reliability
+from kit.show.diagnosis import Curve, roc
 from kit.show.plots import Dot, curve, intervals, score_range
 from kit.show.plots import reliability as reliability_chart
 

@@ -52,9 +52,9 @@ def test_the_table_of_scores_has_every_row_and_marks_what_is_submitted(
     found = cells(html, "Out of fold")
     assert [row[:3] for row in found][-1] == ["constant", "baseline", "0.6931"]
     assert [row[0] for row in found] == [row["name"] for row in rows]
-    assert [row[0] for row in found if row[1] == "submitted"] == ["calibrated blend"]
+    assert [row[0] for row in found if row[1] == "submitted"] == ["ridge pool"]
     marked = re.findall(r'<tr class="strong"><th scope="row">([^<]*)', html)
-    assert marked == ["calibrated blend"]
+    assert marked == ["ridge pool"]
 
 
 def test_the_worst_units_come_worst_first_with_their_own_probabilities(
