@@ -10,26 +10,27 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kit import competition, settings, state
+from kit.commands import COMMANDS
 from kit.data import demo_data, open_data
 from kit.errors import KitError, SettingError, did_you_mean
 from kit.files import storage_error
 from kit.state import STAGES, External, Run
 
-RESERVED = ("explore", "bundle", "rehearse", "verify", "evaluate", "compare", "view")
+RESERVED = ("explore", "bundle", "rehearse", "verify", "view")
 log = logging.getLogger("kit")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The ``kit`` command. Returns the exit code: 0, 2 for a user's error, 130 after Ctrl-C."""
+    """The ``kit`` command. Returns 0, or 1: an audit found leaks, 2: a user's error, 130: Ctrl-C."""
     return guarded(lambda: run_one(sys.argv[1:] if arguments is None else list(arguments)))
 
 
-def guarded(work: Callable[[], None]) -> int:
-    """Run ``work``; a user's error prints its message and hint, a bug keeps its traceback."""
+def guarded(work: Callable[[], int | None]) -> int:
+    """Run ``work`` for its exit code; a user's error prints message and hint, a bug keeps its traceback."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     log.setLevel(logging.INFO)
     try:
-        work()
+        return work() or 0
     except KitError as error:
         return complain(error)
     except KeyboardInterrupt:
@@ -40,7 +41,6 @@ def guarded(work: Callable[[], None]) -> int:
         if known is None:
             raise
         return complain(known)
-    return 0
 
 
 def complain(error: KitError) -> int:
@@ -51,16 +51,26 @@ def complain(error: KitError) -> int:
     return 2
 
 
-def run_one(arguments: list[str]) -> None:
-    """Run the named stage, or say that it is finished."""
+def run_one(arguments: list[str]) -> int:
+    """Run the named stage, or say that it is finished. Returns 1 where an audit found leaks, else 0."""
     check_stage(arguments)
     options = stage_parser().parse_args(arguments)
     run = make_run(options)
+    if getattr(options, "audit", None):
+        from kit.fold_audit import audit
+
+        found = audit(run, options.audit)
+        print(found.text)
+        return min(found.leaks, 1)
+    if options.stage in COMMANDS:
+        print(COMMANDS[options.stage].run(run, options))
+        return 0
     if options.stage not in options.force and state.finished(run, options.stage):
         log.info("%s: finished before, nothing has changed (--force repeats it)", options.stage)
     else:
         state.execute(run, options.stage)
     state.show(run, options.stage)
+    return 0
 
 
 def run_flow(arguments: list[str] | None = None) -> None:
@@ -87,12 +97,13 @@ def check_stage(arguments: list[str]) -> None:
     name = next((word for word in arguments if not word.startswith("-")), "")
     if name in RESERVED:
         raise SettingError(f"the stage {name} does not work yet", f"known: {', '.join(STAGES)}")
-    if name and name not in STAGES:
-        raise SettingError(f"there is no stage '{name}'", did_you_mean(name, STAGES))
+    known = [*STAGES, *COMMANDS]
+    if name and name not in known:
+        raise SettingError(f"there is no stage '{name}'", did_you_mean(name, known))
 
 
 def stage_parser() -> argparse.ArgumentParser:
-    """One subcommand a stage, in flow order."""
+    """One subcommand a stage, in flow order, then the commands beside them."""
     parser = argparse.ArgumentParser(
         prog="kit",
         description="From raw medical images to a calibrated, checked submission.csv, stage by stage.",
@@ -112,6 +123,12 @@ def stage_parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--out", type=Path, metavar="FILE", help="write here, not to folds/<name>.csv"
             )
+            command.add_argument(
+                "--audit",
+                type=Path,
+                metavar="FILE",
+                help="judge this fold table or list of test images, anybody's; nothing is written",
+            )
         command.set_defaults(force=[])
         command.add_argument(
             "--force",
@@ -119,6 +136,16 @@ def stage_parser() -> argparse.ArgumentParser:
             const=[stage.name],
             help="repeat the stage although it is finished",
         )
+    for extra in COMMANDS.values():
+        command = commands.add_parser(
+            extra.name,
+            help=extra.help,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            description=extra.help.capitalize() + ".",
+            epilog=settings_help(extra.groups),
+        )
+        add_options(command)
+        extra.options(command)
     return parser
 
 
@@ -174,6 +201,12 @@ def add_options(parser: argparse.ArgumentParser, default: str | None = None) -> 
         type=Path,
         metavar="FILE",
         help="use this fold table, ours or another team's; it is checked and never written",
+    )
+    parser.add_argument(
+        "--duplicates",
+        type=Path,
+        metavar="FILE",
+        help="near-duplicates (image_id,cluster): images of a cluster are kept together by all stages",
     )
     parser.add_argument(
         "--weights",
@@ -241,10 +274,13 @@ def make_run(options: argparse.Namespace) -> Run:
     """What the options say, checked, with the demo's data made where no data was given."""
     task = competition.find(options.competition)
     demo = options.data is None
-    for option, path in (("--folds", options.folds), ("--meta", options.meta)):
+    given = ("folds", "meta", "duplicates", "audit")
+    for option, path in ((f"--{name}", getattr(options, name, None)) for name in given):
         if path is not None and not path.is_file():
             raise SettingError(f"{option}: {path} is not a file", "check the path")
     chosen = [settings.split(pair) for pair in options.settings]
+    if options.duplicates:
+        chosen.append(("fold.duplicates", str(options.duplicates)))
     task = settings.apply(task, [*(task.demo.settings if demo else ()), *chosen])
     name = f"{task.name}-demo" if demo else task.name
     work = options.work / name

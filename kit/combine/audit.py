@@ -121,7 +121,7 @@ class Plausibility:
     @property
     def verdict(self) -> Literal["too good", "not calibrated", "plausible"]:
         """Which side of the bound the loss is on, beyond its noise and what is usual."""
-        if self.gap < -min(SLACK, SHARE * self.bound):
+        if self.high < 0 and self.gap < -min(SLACK, SHARE * self.bound):
             return "too good"
         return "not calibrated" if self.low > 0 and self.gap > FAR else "plausible"
 

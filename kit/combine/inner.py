@@ -40,13 +40,20 @@ def inner_folds(
     size = np.round(size / size.sum() * 1e9)  # a sum in another order must not change who comes first
     order = np.lexsort((seeds.rng(seed, "inner folds", k, len(names)).permutation(len(names)), -size, kind))
     count = np.bincount(kind, minlength=len(rarity))
-    start = (np.cumsum(count) - count)[kind[order]]
-    turn, seat = np.divmod(np.arange(len(names)) - start, k)
-    back = (turn % 2 == 1) & (turn < count[kind[order]] // k)
+    turn, seat = np.divmod(np.arange(len(names)) - np.repeat(np.cumsum(count) - count, count), k)
     fold = np.empty(len(names), dtype=np.int64)
-    # Where one class stopped the next goes on: the classes' odd groups do not all meet in fold 0.
-    fold[order] = (np.where(back, k - 1 - seat, seat) + start) % k
+    fold[order] = (np.where(turn % 2, k - 1 - seat, seat) + np.repeat(_first_folds(count, k), count)) % k
     return np.asarray(fold[group])
+
+
+def _first_folds(count: Labels, k: int) -> Labels:
+    """The fold at which to begin to deal each class, so that all classes' odd groups make one round."""
+    low = high = 0  # the folds from low to high, counted round the table, have a group more than the others
+    first = np.zeros(len(count), dtype=np.int64)
+    for kind, (turns, odd) in enumerate(zip(*np.divmod(count, k), strict=True)):
+        first[kind] = low if turns % 2 else high
+        low, high = (low - odd, high) if turns % 2 else (low, high + odd)
+    return first
 
 
 def names_by_content(values: Array, labels: Labels, weight: Array) -> Labels:

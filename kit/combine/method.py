@@ -89,7 +89,9 @@ class Method(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         weight = np.ones(len(labels)) if sample_weight is None else np.asarray(sample_weight, np.float64)
         names = names_by_content(values, labels, weight) if groups is None else np.asarray(groups)
         self.prior_ = class_shares(labels, len(self.classes_), weight)
-        self._fit(values, labels.astype(np.int64), weight, np.unique(names, return_inverse=True)[1])
+        kept = weight != 0  # a row that does not count is as good as absent
+        _, group = np.unique(names[kept], return_inverse=True)
+        self._fit(values[kept], labels[kept].astype(np.int64), weight[kept], group)
         return self
 
     def predict_proba(self, X: ArrayLike) -> Array:

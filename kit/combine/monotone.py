@@ -162,7 +162,6 @@ def fits_with_hit(total: Array, hits: Array) -> Array:
         found[i] = (by - ay) / (bx - ax)
         passed = (x[i + 1] - 1, y[i + 1] - 1)
         if (passed[1] - ay) * (bx - ax) < (by - ay) * (passed[0] - ax):  # below the edge: a new corner
-            hull.pop()
             _extend(hull, passed)
     return found
 

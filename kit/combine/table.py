@@ -29,7 +29,8 @@ def sentences(content: dict[str, Any]) -> list[str]:
     if content.get("submissions"):
         found.append(_bold(content["submissions"]))
     if content["uncovered"]:
-        found.append(f"{content['uncovered']} labelled units are not scored: no model covers them")
+        many = content["uncovered"]
+        found.append(f"{many} labelled {'unit is' if many == 1 else 'units are'} not scored: no model covers them")
     return found + [f"no row '{row['name']}': {row['reason']}" for row in content["absent"]]
 
 

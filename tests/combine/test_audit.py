@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from kit.combine.audit import (
     Draws,
+    Plausibility,
     Pooled,
     areas,
     evidence,
@@ -96,6 +97,11 @@ def test_honest_scores_of_easier_and_harder_units_raise_no_alarm_on_many() -> No
     labels, odds = (np.concatenate(pair) for pair in zip(easy, hard, strict=True))
     found = plausibility("net", EVEN, labels, table(odds), draws(12_000))
     assert found.high < 0 and found.verdict == "plausible"
+
+
+def test_a_loss_below_the_bound_by_no_more_than_its_noise_is_plausible() -> None:
+    assert Plausibility("net", 0.7, 0.58, 0.63, gap=-0.05, low=-0.11, high=0.01).verdict == "plausible"
+    assert Plausibility("net", 0.7, 0.58, 0.63, gap=-0.05, low=-0.09, high=-0.01).verdict == "too good"
 
 
 def test_a_loss_far_above_what_the_auc_allows_is_called_not_calibrated() -> None:

@@ -25,7 +25,7 @@ from kit.combine.blends import (
     selection,
     true_probabilities,
 )
-from kit.combine.calibrators import NoCalibration, Platt
+from kit.combine.calibrators import NoCalibration, Platt, PriorShift
 from kit.combine.inner import inner_folds
 
 Array = NDArray[np.float64]
@@ -67,6 +67,13 @@ def test_ranks_do_not_see_a_models_scale() -> None:
     scores = ndtri((rankdata(odds(X), axis=0) - 0.5) / 300).mean(axis=1)
     reference = LogisticRegression(C=np.inf, tol=1e-10).fit(scores[:, None], y)
     assert np.allclose(found, reference.predict_proba(scores[:, None]), atol=1e-5)
+
+
+def test_rows_that_a_model_cannot_tell_apart_share_the_middle_of_their_ranks() -> None:
+    values, weight = np.array([3.0, 1.0, 1.0, 5.0]), np.array([1, 1, 2, 1])
+    knots, scores = normal_scores(values, weight.astype(np.float64))
+    middle = (rankdata(np.repeat(values, weight)) - 0.5) / 5
+    assert knots.tolist() == [1, 3, 5] and np.allclose(scores, ndtri([middle[1], middle[0], middle[4]]))
 
 
 def test_ranks_of_many_rows_are_kept_by_few_knots() -> None:
@@ -165,6 +172,8 @@ def test_a_chain_calibrates_what_its_pool_says_under_the_training_prior() -> Non
     prior = (0.9, 0.1)
     chain = Chain(Mean(scored_prior=(0.5, 0.5)), Platt(scored_prior=(0.2, 0.8)), prior).fit(X, y)
     said = Mean().fit(X, y).predict_proba(X)
+    plain = Chain(Mean(scored_prior=(0.5, 0.5)), PriorShift(scored_prior=(0.2, 0.8))).fit(X, y)
+    assert np.allclose(plain.predict_proba(X), said, atol=1e-9)
     expected = Platt(prior).fit(said, y).predict_proba(said)
     assert np.allclose(chain.predict_proba(X), expected, atol=1e-9)
     assert log_loss(y, Chain(Mean(), Platt()).fit(X, y).predict_proba(X)) < log_loss(y, said)

@@ -14,6 +14,7 @@ import pytest
 
 from kit.combine import second_level
 from kit.combine.compare import compare, rank_correlation, side_names, test_units
+from kit.combine.comparison import verdict
 from kit.competition import Tables
 from kit.errors import DataError, SettingError
 from kit.files import write_table
@@ -139,6 +140,20 @@ def test_knowledge_that_a_bad_calibration_hides_is_found(run: Run, data: Any) ->
     assert content["ranking"]["gain"] > 2 * content["ranking"]["se"] > 0
 
 
+def test_who_is_ahead_in_both_ways_is_not_called_only_better_calibrated() -> None:
+    ahead, level = {"gain": 0.05, "se": 0.01}, {"gain": 0.01, "se": 0.01}
+
+    def said(came: dict[str, float], alike: dict[str, float]) -> list[str]:
+        return verdict({"as_they_came": came, "calibrated_alike": alike}, "one", "two")
+
+    assert said(ahead, ahead) == ["as they came: one beats two", "calibrated alike: one beats two"]
+    assert said(ahead, level)[2:] == [
+        "as far as these units tell, one is better calibrated and knows no more"
+    ]
+    assert said(level, ahead)[2:] == ["one knows more, and its calibration hides it"]
+    assert len(said(level, level)) == 2
+
+
 def test_a_test_set_adds_its_own_noise(run: Run, data: Any) -> None:
     paths = [file(run, name, data.predictions(skill=s, seed=s)) for name, s in (("one", 1), ("two", 2))]
     few = replace(run)
@@ -154,6 +169,8 @@ def test_two_models_that_know_different_things_gain_by_blending(run: Run, data: 
     paths = [file(run, n, data.predictions(skill=0.8, seed=s)) for s, n in enumerate(("one", "two"))]
     content, text = compared(run, *paths)
     assert content["blend"]["gain"] > 2 * content["blend"]["se"]
+    alone = [row for row in content["rows"] if row["name"] in ("one, calibrated", "two, calibrated")]
+    assert content["blend"]["over"] == min(alone, key=lambda row: row["score"])["name"]
     assert f"blending both gains {content['blend']['gain']:.4f}" in text
     same, _ = compared(run, paths[0], paths[0])
     assert abs(same["blend"]["gain"]) < content["blend"]["gain"] / 4

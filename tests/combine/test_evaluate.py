@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,16 @@ def test_held_out_logits_of_another_width_are_reported(joined: Run) -> None:
     found = content["mismatch"][0]
     assert found["verdict"] == "narrower" and found["high"] < 1 and found["units"] == 12
     assert "less noisy than one, so probabilities may be under-confident" in text
+
+
+def test_test_units_that_are_labelled_units_are_left_out_of_the_check(
+    make_cohort: Any, make_run: Make
+) -> None:
+    data = make_cohort(AB, 60)
+    known = replace(data, test=data.train)
+    run = make_run(known, {"net": data.predictions()}, {"net": data.predictions()}, metric=EVEN)
+    reason = "there is no test unit that is not labelled too"
+    assert judged(run)[0]["mismatch"][1] == {"set": "test", "reason": reason}
 
 
 # --- the price of a leak ----------------------------------------------------------------------------

@@ -113,6 +113,18 @@ def test_a_weight_counts_as_that_many_rows(method: Method, classes: int) -> None
 
 
 @each()
+def test_a_row_without_weight_is_as_good_as_absent(method: Method, classes: int) -> None:
+    X, y, groups = drawn(150, classes)
+    X, weight = taken(method, X), np.ones(150)
+    X[100:] = X[100:, ..., ::-1]  # these would change any fit
+    X[149], X[148] = np.eye(classes)[0], np.eye(classes)[1]
+    weight[100:] = 0
+    first = clone(method).fit(X, y, weight, groups).predict_proba(X)
+    second = clone(method).fit(X[:100], y[:100], None, groups[:100]).predict_proba(X)
+    assert np.abs(first - second).max() < 1e-12
+
+
+@each()
 @pytest.mark.parametrize("grouped", [True, False])
 def test_the_order_of_rows_does_not_matter(method: Method, classes: int, grouped: bool) -> None:
     X, y, groups = drawn(150, classes)

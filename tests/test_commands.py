@@ -1,0 +1,101 @@
+"""The commands beside the stages, as they are typed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from kit.__main__ import stage_parser
+from kit.commands import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+Kit = Callable[..., Any]
+Refused = Callable[..., str]
+
+
+def test_evaluate_prints_every_section_and_writes_what_combine_would(
+    kit: Kit, data: Path, tmp_path: Path, oof: list[str]
+) -> None:
+    ended = kit("evaluate", "strip-ai", "--data", data, *oof)
+    assert ended.code == 0, ended.err
+    heads = ("By site", "By class", "Reliability", "AUC against loss", "Shortcuts", "Price of a leak")
+    places = [ended.out.index(f"\n{head}") for head in (*heads, "The held-out set")]
+    assert places == sorted(places)
+    work = tmp_path / "work" / "strip-ai"
+    assert kit("combine", "strip-ai", "--data", data, *oof).code == 0
+    mine, combined = (json.loads((work / f"{n}/metrics.json").read_text()) for n in ("evaluate", "combine"))
+    assert mine["rows"] == combined["rows"]
+    assert json.loads((work / "state.json").read_text()).keys() == {"combine"}
+
+
+def test_evaluate_without_predictions_says_what_to_run_first(refused: Refused, data: Path) -> None:
+    refused("evaluate", "strip-ai", "--data", data, says=["needs the result of fold", "python -m kit fold"])
+
+
+def test_the_leak_price_says_what_to_run_first(refused: Refused, data: Path, oof: list[str]) -> None:
+    words = ("evaluate", "strip-ai", "--data", data, *oof, "--leak-price")
+    refused(*words, says=["the leak price needs the result of fold", "type: python -m kit fold"])
+
+
+def test_compare_takes_two_files_wherever_they_stand(
+    kit: Kit, data: Path, tmp_path: Path, oof: list[str]
+) -> None:
+    table = pd.read_csv(tmp_path / "oof.csv")
+    table.assign(predictions=table["predictions"] ** 2).to_csv(tmp_path / "low.csv", index=False)
+    first = kit("compare", "strip-ai", "oof.csv", "low.csv", "--data", data, *oof[4:])
+    again = kit("compare", "strip-ai", "--data", data, *oof[4:], "--seed", 0, "oof.csv", "low.csv")
+    assert first.code == 0, first.err
+    assert first.out == again.out and "\nas they came: " in first.out
+    content = json.loads((tmp_path / "work" / "strip-ai" / "compare" / "metrics.json").read_text())
+    assert [row["name"] for row in content["rows"] if row["kind"] == "default"] == ["oof"]
+
+
+def test_compare_needs_two_files_that_are_there(
+    kit: Kit, refused: Refused, data: Path, oof: list[str]
+) -> None:
+    ended = kit("compare", "strip-ai", "oof.csv", "--data", data)
+    assert ended.code == 2 and "required: B" in ended.err
+    refused("compare", "strip-ai", "oof.csv", "no.csv", "--data", data, says=["no.csv is not there"])
+    refused("compare", "strip-ai", "oof.csv", "oof.csv", "--data", data, *oof[:2], says=["without --oof"])
+
+
+def test_a_mistyped_command_is_told_apart_from_a_stage(refused: Refused) -> None:
+    refused("evalute", "strip-ai", says=["there is no stage 'evalute'", "did you mean evaluate?"])
+    refused("compar", "strip-ai", says=["did you mean compare?"])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_takes_the_options_of_every_stage(name: str, kit: Kit) -> None:
+    files = ["A", "B"] if name == "compare" else []
+    options = stage_parser().parse_args([name, "strip-ai", *files, "--seed", "3", "--threads", "2"])
+    assert (options.stage, options.seed, options.threads) == (name, 3, 2)
+    assert "combine.method=" in kit(name, "--help").out
+
+
+def test_evaluate_and_compare_load_nothing_heavy(data: Path, tmp_path: Path, oof: list[str]) -> None:
+    program = (
+        "import json, sys\n"
+        "from kit.__main__ import main\n"
+        "words = json.loads(sys.argv[1])\n"
+        "codes = [main(['evaluate', 'strip-ai', *words]),\n"
+        "         main(['compare', 'strip-ai', 'oof.csv', 'oof.csv', *words[:2]])]\n"
+        "print(json.dumps([codes, sorted(sys.modules)]))\n"
+    )
+    words = ["--data", str(data), *oof]
+    done = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(words)],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    codes, modules = json.loads(done.stdout.splitlines()[-1])
+    assert codes == [0, 0] and "kit.combine.compare" in modules
+    assert {"torch", "timm", "openslide", "optuna"} & {name.split(".")[0] for name in modules} == set()
+    assert [name for name in modules if name.startswith(("kit.read", "kit.learn", "kit.demo"))] == []
