@@ -138,7 +138,8 @@ class Bootstrap:
         classes = int(labels.max()) + 1
         cell = self.which * classes + labels
         size = len(self.names) * classes
-        total, rows = (np.bincount(cell, w, size).reshape(-1, classes) for w in (losses, None))
+        weights: tuple[Array, Array] = (losses, np.ones(len(cell)))
+        total, rows = (np.bincount(cell, w, size).astype(float).reshape(-1, classes) for w in weights)
         if len(self.names) > self.LARGE:
             return self._gaussian(metric, total, rows)
         found = []
@@ -155,7 +156,7 @@ class Bootstrap:
         nudge = 1e-6
         moved = metric.of_totals(losses + nudge * total, counts + nudge * rows)
         spread = float(np.sqrt((((moved - centre) / nudge) ** 2).sum()))
-        return centre + spread * ndtri((np.arange(self.resamples) + 0.5) / self.resamples)
+        return np.asarray(centre + spread * ndtri((np.arange(self.resamples) + 0.5) / self.resamples))
 
 
 def interval(

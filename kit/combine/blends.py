@@ -22,17 +22,16 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri, softmax
+from scipy.special import softmax
 from sklearn.base import clone
 
 from kit import seeds
 from kit.combine.bounded import ANY, HAIR, fit_slope_bias, maximise_bounded
 from kit.combine.inner import held_out_losses, inner_folds
 from kit.combine.method import Labels, Method, to_logits
-from kit.combine.monotone import log_odds
+from kit.combine.ranks import normal_scores, quantiles
 from kit.metrics import Array
 
-KNOTS = 1000  # of the distribution function of a model's scores, at most
 GAP = 1e-6  # nats a row: how far from the best convex weights may be
 ROUNDS = 5000  # of expectation-maximisation
 STRENGTHS = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)  # C of the logistic stack, from next to nothing fitted
@@ -57,60 +56,26 @@ class LogitMean(_Pool):
 
 
 class RankMean(_Pool):
-    """The mean of the models' ranks among the training rows, so that no model's scale counts.
+    """The mean of the models' normal scores, so that no model's scale counts; a slope and biases.
 
-    The rank of a model's log-odds of a class becomes a normal score; the mean over models gets a slope
-    and biases by maximum likelihood. New rows beyond the training range have the rank of its end.
+    New rows beyond the training range have the rank of its end.
     """
 
-    numbers: ClassVar[tuple[str, ...]] = ("knots_", "normal_", "slope_", "bias_")
-    knots_: Array  # (M, K, knots): scores in rising order, the last repeated
-    normal_: Array  # (M, K, knots): their normal scores
+    numbers: ClassVar[tuple[str, ...]] = ("knots_", "slope_", "bias_")
+    knots_: Array  # (M, K, knots): quantiles of each model's log-odds
     slope_: float
     bias_: Array
 
     def _fit(self, X: Array, labels: Labels, weight: Array, groups: Labels) -> None:
-        odds = log_odds(X)
-        tables = [[normal_scores(column, weight) for column in model.T] for model in odds.swapaxes(0, 1)]
-        longest = max(len(knots) for table in tables for knots, _ in table)
+        self.knots_ = quantiles(X, weight)
+        self.slope_, self.bias_ = fit_slope_bias(self._ranks(X), labels, weight)
 
-        def padded(part: int) -> Array:
-            width = [[(0, longest - len(pair[part])) for pair in table] for table in tables]
-            return np.array(
-                [
-                    [np.pad(pair[part], size, mode="edge") for pair, size in zip(table, sizes, strict=True)]
-                    for table, sizes in zip(tables, width, strict=True)
-                ]
-            )
-
-        self.knots_, self.normal_ = padded(0), padded(1)
-        self.slope_, self.bias_ = fit_slope_bias(self._ranks(odds), labels, weight)
-
-    def _ranks(self, odds: Array) -> Array:
+    def _ranks(self, X: Array) -> Array:
         """Mean normal scores ``(n, K)``."""
-        total = np.zeros((odds.shape[0], odds.shape[2]))
-        for m, k in np.ndindex(odds.shape[1:]):
-            total[:, k] += np.interp(odds[:, m, k], self.knots_[m, k], self.normal_[m, k])
-        return np.asarray(total / odds.shape[1])
+        return np.asarray(normal_scores(X, self.knots_).mean(axis=1))
 
     def _scores(self, X: Array) -> Array:
-        return np.asarray(self.slope_ * self._ranks(log_odds(X)) + self.bias_)
-
-
-def normal_scores(values: Array, weight: Array) -> tuple[Array, Array]:
-    """Distinct values, at most about :data:`KNOTS`, and the normal scores of their mid-ranks.
-
-    >>> knots, scores = normal_scores(np.array([3.0, 1.0, 1.0, 5.0]), np.ones(4))
-    >>> knots.tolist(), np.round(scores, 3).tolist()
-    ([1.0, 3.0, 5.0], [-0.674, 0.319, 1.15])
-    """
-    knots, which = np.unique(values, return_inverse=True)
-    counts = np.bincount(which, weight)
-    middle = (np.cumsum(counts) - counts / 2) / counts.sum()
-    if len(knots) > KNOTS:
-        kept = np.unique(np.searchsorted(middle, np.linspace(middle[0], middle[-1], KNOTS)))
-        knots, middle = knots[kept], middle[kept]
-    return knots, np.asarray(ndtri(middle))
+        return np.asarray(self.slope_ * self._ranks(X) + self.bias_)
 
 
 class _Weighted(_Pool):

@@ -18,6 +18,7 @@ from kit.combine import audit, choose, side
 from kit.combine.aggregate import UnitLogits, covered, plain_mean, side_by_side
 from kit.combine.comparison import comparison
 from kit.combine.predictions import Source, read_external, read_own
+from kit.combine.rivals import units_of_test
 from kit.combine.scores import Scores
 from kit.combine.second_level import constant
 from kit.combine.side import Informed, Rows
@@ -186,7 +187,7 @@ def compared(match: Match) -> dict[str, Any]:
         scores.add(name, "pool", match.calibrated(*some), True)
     scores.add("constant", "baseline", constant(run, frame, len(frame)), None)
     better = min(alike, key=lambda name: run.competition.metric.score(scores.labels, scores.values[name]))
-    units = test_units(run, len(frame))
+    units = units_of_test(run, len(frame))
     return {
         "metric": run.competition.metric.name,
         "units": len(frame),
@@ -240,10 +241,3 @@ def rank_correlation(first: Array, second: Array) -> float | None:
     pairs = [(first[:, k], second[:, k]) for k in classes]
     kept = [pair for pair in pairs if min(np.ptp(pair[0]), np.ptp(pair[1])) > CONSTANT]
     return float(np.mean([spearmanr(*pair).statistic for pair in kept])) if kept else None
-
-
-def test_units(run: Run, scored: int) -> int:
-    """Units of the test table; those that were scored where there is none, or a stand-in of a few."""
-    table = run.tables.test
-    many = 0 if table is None else int(table["unit_id"].nunique())
-    return many if many >= scored // 10 else scored

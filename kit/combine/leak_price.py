@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kit import metrics
+from kit import folds, metrics
 from kit.combine.units import Level, labels_of
 from kit.errors import DataError
 from kit.files import numbers, read_strings
@@ -31,7 +31,7 @@ def leak_section(run: Run, level: Level) -> dict[str, Any]:
         DataError: the tables do not fit the train table or each other.
     """
     paths = {name: run.folder("leak") / f"{name}.csv" for name in FILES}
-    if not all(path.is_file() for path in paths.values()):
+    if not all(path.is_file() for path in (*paths.values(), run.folds)):
         return {"reason": "run with --leak-price"}
     found = {name: _read(path, run) for name, path in paths.items()}
     if not found["images"].index.equals(found["groups"].index):
@@ -40,11 +40,15 @@ def leak_section(run: Run, level: Level) -> dict[str, Any]:
     unknown = units[~units.isin(level.frame.index)]
     if len(unknown):
         raise DataError(f"{paths['images']}: unit '{unknown.iloc[0]}' is not in the train table", AGAIN)
+    known = folds.training_folds(run)["fold"].reindex(units.index)
+    if (found["groups"]["fold"] != known).any():
+        return {"reason": "what is there is of other folds; run with --leak-price again"}
     return _scored(run, level.frame.loc[units], {n: _values(table) for n, table in found.items()})
 
 
 def _scored(run: Run, frame: pd.DataFrame, values: dict[str, Array]) -> dict[str, Any]:
-    metric, plan = run.competition.metric, run.competition.second_level
+    # Images are scored under their own class shares, which the probe was fitted under.
+    metric, plan = metrics.LogLoss(), run.competition.second_level
     labels, groups = labels_of(frame), frame["group_id"].to_numpy(dtype=object)
     bootstrap = metrics.Bootstrap(groups, plan.resamples, run.seed)
     difference = metrics.compare(metric, labels, values["images"], values["groups"], bootstrap)
@@ -52,14 +56,14 @@ def _scored(run: Run, frame: pd.DataFrame, values: dict[str, Array]) -> dict[str
         key: {"score": metric.score(labels, p), "auc": metrics.area_under_curve(labels, p)}
         for key, p in (("image", values["images"]), ("group", values["groups"]))
     }
-    return {"images": len(frame), **scores, **asdict(difference)}
+    return {"images": len(frame), "scheme": run.competition.folds.scheme, **scores, **asdict(difference)}
 
 
 def _read(path: Path, run: Run) -> pd.DataFrame:
-    """unit_id and the probabilities of each image, sorted by image_id."""
+    """unit_id, fold and the probabilities of each image, sorted by image_id."""
     table = read_strings(path)
     columns = [f"p_{name}" for name in run.competition.classes]
-    lacking = [name for name in ("image_id", "unit_id", *columns) if name not in table]
+    lacking = [name for name in ("image_id", "unit_id", "fold", *columns) if name not in table]
     if lacking:
         raise DataError(f"{path} has no column {', '.join(lacking)}", AGAIN)
     values = numbers(table[columns])
@@ -67,8 +71,8 @@ def _read(path: Path, run: Run) -> pd.DataFrame:
     if bad.any():
         n = int(bad.argmax())
         raise DataError(f"{path} line {n + 2}: {list(table[columns].iloc[n])} is no probability", AGAIN)
-    return table[["image_id", "unit_id"]].join(values).set_index("image_id").sort_index()
+    return table[["image_id", "unit_id", "fold"]].join(values).set_index("image_id").sort_index()
 
 
 def _values(table: pd.DataFrame) -> Array:
-    return table.drop(columns="unit_id").to_numpy(dtype=np.float64)
+    return table.drop(columns=["unit_id", "fold"]).to_numpy(dtype=np.float64)

@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
 from sklearn.isotonic import IsotonicRegression
 
 from kit.combine.method import Labels, Method, to_logits
@@ -19,8 +18,11 @@ def log_odds(probabilities: Array) -> Array:
     >>> np.round(log_odds(np.array([[0.2, 0.8]])), 4).tolist()
     [[-1.3863, 1.3863]]
     """
-    logs = log_softmax(to_logits(probabilities), axis=-1)
-    return np.asarray(logs - np.log(-np.expm1(logs)))
+    logits = to_logits(probabilities)
+    if logits.shape[-1] == 2:
+        return np.asarray(logits - logits[..., ::-1])
+    odds = np.exp(logits)
+    return np.asarray(logits - np.log(odds.sum(axis=-1, keepdims=True) - odds))
 
 
 class _OneVsRest(Method):

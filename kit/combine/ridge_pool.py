@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from scipy.special import ndtri, softmax
+from scipy.special import softmax
 
 from kit import seeds
 from kit.combine.floors import Floors
 from kit.combine.inner import inner_count, inner_folds
 from kit.combine.method import Labels, Method, to_logits
-from kit.combine.monotone import log_odds
+from kit.combine.ranks import normal_scores, quantiles
 from kit.combine.solve import maximise, posterior
 from kit.metrics import Array
 
@@ -32,7 +32,6 @@ HAIR = 0.01  # strength on biases and on the slope of normal scores: finite wher
 TEMPER = 0.25  # weights are exp(-TEMPER loss): inner losses are too noisy to be taken at their word
 PRUNE = 0.01  # candidates below this weight are left out
 BLOCK = 1 << 12  # rows that are mapped to a scale at once
-KNOTS = 200  # quantiles that a map to normal scores is kept by
 ENOUGH = 20_000  # units on which strengths are weighed, at most
 
 
@@ -57,7 +56,7 @@ class RidgePool(Method):
     """The default pool; see the module.
 
     Fitted numbers: ``weights_`` (2, M) of logits and of normal scores, ``biases_`` (K,), ``knots_``
-    (M, K, KNOTS) quantiles of each model's log-odds, and ``floors_``, the last step.
+    (M, K, knots) quantiles of each model's log-odds, and ``floors_``, the last step.
 
     >>> rng = np.random.default_rng(0)
     >>> y = rng.integers(0, 2, 400)
@@ -79,6 +78,8 @@ class RidgePool(Method):
         parts = {scale: self._design(X[chosen], scale) for scale in SCALES}
         held = crossfit(parts, truth, counts, inner_folds(truth, names, inner_count(truth, names), 0), ways)
         share = _shares(held, truth, counts)
+        if len(chosen) < len(labels):  # where there are so many units, the best alone will do
+            share = np.eye(len(ways))[share.argmax()]
         total = self._average(X, labels, weight, ways, share)
         self._keep(total, X.shape[1], X.shape[2])
         pooled = softmax(np.tensordot(share, held, axes=1), axis=1)
@@ -184,39 +185,3 @@ def _subsample(groups: Labels) -> Labels:
     order = seeds.rng(0, "strengths", len(sizes)).permutation(len(sizes))
     taken = order[np.cumsum(sizes[order]) <= ENOUGH]
     return np.flatnonzero(np.isin(groups, taken))
-
-
-def quantiles(X: Array, weight: Array) -> Array:
-    """Quantiles of each model's log-odds of each class against the rest ``(M, K, KNOTS)``."""
-    at = (np.arange(KNOTS) + 0.5) / KNOTS
-    values = log_odds(X)
-    found = np.empty((*values.shape[1:], KNOTS))
-    for m, k in np.ndindex(*values.shape[1:]):
-        order = np.argsort(values[:, m, k], kind="stable")
-        reached = np.cumsum(weight[order])
-        found[m, k] = np.interp(at, (reached - weight[order] / 2) / reached[-1], values[order, m, k])
-    return found
-
-
-def normal_scores(X: Array, knots: Array) -> Array:
-    """Half the Gaussian quantile of each model's rank among the training rows ``(n, M, K)``.
-
-    Half, so that two classes lie one quantile apart, as two centred logits lie one log-odds apart.
-    """
-    values = log_odds(X)
-    scores = ndtri((np.arange(knots.shape[-1]) + 0.5) / knots.shape[-1]) / 2
-    found = np.empty_like(values)
-    two = values.shape[2] == 2  # then one class mirrors the other
-    for m in range(values.shape[1]):
-        for k in range(int(two), values.shape[2]):
-            found[:, m, k] = _ranked(values[:, m, k], knots[m, k], scores)
-    if two:
-        found[:, :, 0] = -found[:, :, 1]
-    return found
-
-
-def _ranked(values: Array, knots: Array, scores: Array) -> Array:
-    """Interpolated scores; ties of the training rows share the mean of theirs."""
-    levels, first, count = np.unique(knots, return_index=True, return_counts=True)
-    total = np.concatenate([[0.0], np.cumsum(scores)])
-    return np.asarray(np.interp(values, levels, (total[first + count] - total[first]) / count))

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats import norm
 
 from kit.combine.scores import Scores
+from kit.state import Run
 
 if TYPE_CHECKING:
     from kit.combine.second_level import Problem
@@ -47,7 +48,7 @@ def propose(problem: Problem, scores: Scores) -> Pair | None:
     the two is expected to gain ``m cdf(m / s) + s pdf(m / s)`` over the default (Jones et al. 1998,
     "Efficient global optimization").
     """
-    units = _test_units(problem)
+    units = units_of_test(problem.run, len(problem.frame))
     found = []
     for gain in scores.gains:
         rival = gain["second"]
@@ -72,8 +73,8 @@ def propose(problem: Problem, scores: Scores) -> Pair | None:
     return max(found, key=lambda pair: pair.worth) if found else None
 
 
-def _test_units(problem: Problem) -> int:
-    """Units of the test table; those of the folds where there is none, or a stand-in of a few."""
-    table = problem.run.tables.test
+def units_of_test(run: Run, scored: int) -> int:
+    """Units of the test table; those that were scored where there is none, or a stand-in of a few."""
+    table = run.tables.test
     many = 0 if table is None else int(table["unit_id"].nunique())
-    return many if many >= len(problem.frame) // 10 else len(problem.frame)
+    return many if many >= scored // 10 else scored

@@ -205,9 +205,9 @@ def _leak(content: dict[str, Any]) -> str:
         return f"no leak price: {found['reason']}"
     verdict = "" if told_apart(found) else ", not distinguishable from none"
     return (
-        f"leak price: image-level folds score {number(found['image']['score'])} (AUC"
-        f" {number(found['image']['auc'], 3)}), group-level {number(found['group']['score'])} (AUC"
-        f" {number(found['group']['auc'], 3)}) on {found['images']} images:"
+        f"leak price in log loss: image-level folds score {number(found['image']['score'])} (AUC"
+        f" {number(found['image']['auc'], 3)}), the run's own {number(found['group']['score'])} (AUC"
+        f" {number(found['group']['auc'], 3)}, scheme {found['scheme']}) on {found['images']} images:"
         f" {found['gain']:.4f} +- {found['se']:.4f} of that score is the leak{verdict}"
     )
 

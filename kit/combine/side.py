@@ -81,7 +81,7 @@ class Informed:
 
             def pooled(train: Rows, truth: Labels, test: Rows) -> Array:
                 fitted = clone(self.method).fit(train.X, truth, groups=train.groups)
-                return softmax(fitted.log_posterior(test.X), axis=1)
+                return np.asarray(softmax(fitted.log_posterior(test.X), axis=1))
 
             held = cross_fit(pooled, replace(rows, X=X), labels, inner)
             self.offsets_ = site_offsets(np.log(held), labels, rows.sites)

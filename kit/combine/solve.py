@@ -60,9 +60,7 @@ def maximise(
     return here
 
 
-def _derivatives(
-    features: Array, labels: Labels, weight: Array, theta: Array
-) -> tuple[float, Array, Array]:
+def _derivatives(features: Array, labels: Labels, weight: Array, theta: Array) -> tuple[float, Array, Array]:
     """The weighted loss, its gradient ``(J,)`` and its Hessian ``(J, J)``."""
     n, others, size = features.shape
     both = posterior(features, theta)

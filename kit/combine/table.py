@@ -30,7 +30,8 @@ def sentences(content: dict[str, Any]) -> list[str]:
         found.append(_bold(content["submissions"]))
     if content["uncovered"]:
         many = content["uncovered"]
-        found.append(f"{many} labelled {'unit is' if many == 1 else 'units are'} not scored: no model covers them")
+        units = "1 labelled unit is" if many == 1 else f"{many} labelled units are"
+        found.append(f"{units} not scored: not covered by all models")
     return found + [f"no row '{row['name']}': {row['reason']}" for row in content["absent"]]
 
 
@@ -58,8 +59,8 @@ def _bold(pair: dict[str, Any]) -> str:
     side = "lower" if pair["gain"] > 0 else "higher"
     return (
         f"two submissions: safe is the {pair['default']}; bold is {pair['name']}, which scores"
-        f" {abs(pair['gain']):.4f} +- {pair['se']:.4f} {side}, and on {pair['units']} test units beats the safe"
-        f" one with {pair['better']:.0%} chance; the better of the two is worth {pair['worth']:.4f}"
+        f" {abs(pair['gain']):.4f} +- {pair['se']:.4f} {side}, and on {pair['units']} test units beats the"
+        f" safe one with {pair['better']:.0%} chance; the better of the two is worth {pair['worth']:.4f}"
     )
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from kit.combine import second_level
-from kit.combine.compare import compare, rank_correlation, side_names, test_units
+from kit.combine.compare import compare, rank_correlation, side_names
 from kit.combine.comparison import verdict
 from kit.competition import Tables
 from kit.errors import DataError, SettingError
@@ -21,7 +21,6 @@ from kit.files import write_table
 from kit.metrics import WeightedLogLoss, area_under_curve
 from kit.state import External, Run
 
-test_units.__test__ = False  # type: ignore[attr-defined]  # a function of the kit, whatever its name
 Make = Callable[..., Run]
 AB = ("a", "b")
 EVEN = WeightedLogLoss((0.5, 0.5))

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kit import folds, state
 from kit.combine import second_level
 from kit.combine.evaluate import evaluate
 from kit.combine.looks import count_look
@@ -19,7 +20,7 @@ from kit.combine.second_level import Problem
 from kit.combine.units import gather, labels_of
 from kit.errors import DataError
 from kit.files import write_table
-from kit.metrics import WeightedLogLoss
+from kit.metrics import LogLoss, WeightedLogLoss
 from kit.state import Run
 
 Make = Callable[..., Run]
@@ -245,11 +246,13 @@ def test_test_units_that_are_labelled_units_are_left_out_of_the_check(
 
 def leak_tables(run: Run, data: Any, skills: tuple[float, float] = (2.0, 0.5)) -> tuple[Path, ...]:
     """What a run with ``--leak-price`` leaves."""
-    paths = []
+    state.execute(run, "fold")
+    drawn, paths = folds.read_folds(run.folds), []
     for name, skill in zip(("images", "groups"), skills, strict=True):
         table = data.predictions(skill=skill).rename(columns={"image": "image_id"})
         table.insert(1, "unit_id", table["image_id"].str.split("-").str[0])
-        table.insert(2, "fold", 0)
+        table = table[(drawn.loc[table["image_id"], "role"] == "fold").to_numpy()]
+        table.insert(2, "fold", drawn.loc[table["image_id"], "fold"].to_numpy())
         paths.append(run.folder("leak") / f"{name}.csv")
         write_table(paths[-1], table)
     return tuple(paths)
@@ -262,15 +265,21 @@ def test_the_price_of_a_leak_is_the_paired_difference_by_image(make_cohort: Any,
     images, groups = leak_tables(run, data)
     write_table(groups, pd.read_csv(groups).iloc[::-1])  # joined by id, not by position
     content, text = judged(run)
-    labels = (data.train["truth"] == "b").to_numpy().astype(np.int64)
-    scores = [
-        EVEN.score(labels, pd.read_csv(path).sort_values("image_id")[["p_a", "p_b"]].to_numpy())
-        for path in (images, groups)
-    ]
-    assert content["leak"]["images"] == len(labels) > content["units"]
+    tables = [pd.read_csv(path).set_index("image_id").sort_index() for path in (images, groups)]
+    labels = (data.train.set_index("image")["truth"].loc[tables[0].index] == "b").to_numpy().astype(np.int64)
+    scores = [LogLoss().score(labels, table[["p_a", "p_b"]].to_numpy()) for table in tables]
+    assert content["leak"]["images"] == len(labels) > 100 and content["leak"]["scheme"] == "group-site"
     assert content["leak"]["gain"] == pytest.approx(scores[1] - scores[0])
     assert f"image-level folds score {scores[0]:.4f}" in text
     assert f"{scores[1] - scores[0]:.4f} +- {content['leak']['se']:.4f} of that score is the leak" in text
+
+
+def test_the_price_of_other_folds_is_not_told(make_cohort: Any, make_run: Make) -> None:
+    data = make_cohort(AB, 80)
+    run = make_run(data, {"net": data.predictions()}, metric=EVEN)
+    leak_tables(run, data)
+    state.execute(replace(run, seed=1), "fold")
+    assert "of other folds" in judged(run)[0]["leak"]["reason"]
 
 
 @pytest.mark.parametrize(

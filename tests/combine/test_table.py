@@ -77,4 +77,7 @@ def test_the_distance_to_the_limit_is_told_as_such() -> None:
 def test_what_is_absent_is_said_with_its_reason() -> None:
     text = render(content(absent=[{"name": "metadata only", "reason": "no metadata was given"}], uncovered=7))
     assert "no row 'metadata only': no metadata was given" in text
-    assert "7 labelled units are not scored" in text and "not scored" not in render(content())
+    assert (
+        "7 labelled units are not scored: not covered by all models" in text
+        and "not scored" not in render(content())
+    )
