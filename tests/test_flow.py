@@ -67,6 +67,7 @@ def golden(name: str, version: int, value: Any) -> None:
 def test_the_flow_ends_with_a_submission_its_evidence_and_a_report(place: Path, submission: Path) -> None:
     names = {path.name for path in submission.iterdir()}
     evidence = {"metrics.json", "second_level.json", "folds.csv", "oof.csv", "holdout.csv", "test.csv"}
+    evidence.add("submission_bold.csv")
     assert names == {"submission.csv", "manifest.json", "report.html", *evidence}
     sample = pd.read_csv(place / "work/strip-ai-demo/data/sample_submission.csv", dtype=str)
     written = pd.read_csv(submission / "submission.csv", dtype=str)
@@ -146,7 +147,7 @@ def test_the_second_level_gives_the_recorded_scores(
     ended = kit("combine", "strip-ai", "--data", str(data), *oof)
     assert ended.code == 0, ended.err
     content = json.loads(Path("work/strip-ai/combine/metrics.json").read_text())
-    scores = {row["name"]: [round(row[k], 6) for k in ("score", "low", "high")] for row in content["rows"]}
+    scores = {row["name"]: [round(row[k], 4) for k in ("score", "low", "high")] for row in content["rows"]}
     golden("combine", STAGES["combine"].load().VERSION, scores)
     kit("submit", "strip-ai", "--data", str(data), *oof)
     (run,) = Path("submissions/strip-ai").iterdir()
