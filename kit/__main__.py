@@ -115,7 +115,7 @@ def stage_parser() -> argparse.ArgumentParser:
             stage.name,
             help=stage.help,
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            description=stage.help.capitalize() + ".",
+            description=sentence(stage.help),
             epilog=settings_help(stage.groups),
         )
         add_options(command)
@@ -141,7 +141,7 @@ def stage_parser() -> argparse.ArgumentParser:
             extra.name,
             help=extra.help,
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            description=extra.help.capitalize() + ".",
+            description=sentence(extra.help),
             epilog=settings_help(extra.groups),
         )
         add_options(command)
@@ -167,11 +167,19 @@ def flow_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def sentence(text: str) -> str:
+    """A line of help as a sentence."""
+    return text.capitalize() + ("" if text.endswith("?") else ".")
+
+
 def settings_help(groups: Sequence[str]) -> str:
-    """The settings of a stage with the values they have in the first competition."""
+    """The settings of a stage with the values they have in the first competition, and what they mean."""
     values = settings.known(competition.find("strip-ai"))
     mine = [f"  {k}={v}" for k, v in values.items() if k.split(".")[0] in groups]
-    return "settings for --set, with their defaults in strip-ai:\n" + "\n".join(mine) if mine else ""
+    if not mine:
+        return ""
+    notes = [settings.NOTES[group] for group in groups if group in settings.NOTES]
+    return "\n".join(["settings for --set, with their defaults in strip-ai:", *mine, *notes])
 
 
 def add_options(parser: argparse.ArgumentParser, default: str | None = None) -> None:

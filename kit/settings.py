@@ -21,6 +21,25 @@ GROUPS = {
     "demo": "demo",
 }
 
+# What the values of a group mean, for the help of its stage.
+NOTES = {
+    "fold": """
+schemes (fold.scheme): folds of whole patients (or what the competition keeps together) that
+  group-site  balance classes and site x class cells
+  group       balance classes alone; sites are not looked at
+  site        leave one site out at a time
+  crossed     are blocks of whole sites: neither patient nor site was seen in training""",
+    "combine": """
+methods (combine.method): a pool, or "POOL + CALIBRATOR", or choose, which takes the simplest candidate
+within one standard error of the best
+  pools        mean, logit mean, rank mean, greedy, convex, logistic, non negative logistic, ridge pool
+  calibrators  no calibration, prior shift, bias, temperature, platt, ridge platt, beta, quadratic,
+               vector scaling, matrix scaling, venn abers, clipped isotonic, isotonic, floors
+What is known to lose is refused with the reason, unless combine.unsafe=true.
+combine.site_prior=true adds the shrunken class shares of known sites, combine.fusion=true the metadata
+(--meta, or our own images.csv) as one more model; both are fitted and scored nested.""",
+}
+
 # The least and most that a number may be, where it is not 1 or more (whole) or 0 or more (with a fraction).
 RANGES = {
     "fold.k": (2, math.inf),

@@ -180,6 +180,7 @@ def everywhere(run: Run, frame: pd.DataFrame, own: bool) -> pd.DataFrame:
     """
     task, tables = run.competition, [run.tables.train, run.tables.test]
     images = pd.concat([table[["unit_id", "site"]] for table in tables if table is not None])
+    images = images[~images.index.duplicated()]  # a public test may be made of training images
     units = images.drop_duplicates("unit_id").set_index("unit_id")["site"]
     if run.external.meta:
         table, is_unit = external_metadata(run.external.meta, task.image, task.unit)

@@ -41,6 +41,7 @@ def judge(run: Run, content: Mapping[str, Any], held_out: int) -> Verdict:
         constant_sentence(content),
         limit_sentence(content),
         held_out_sentence(content, default, held_out),
+        *bold_sentences(content),
         *outside_sentences(run, content),
     ]
     return Verdict(headline, tone, number(default["score"]), span(default), sentences)
@@ -166,6 +167,19 @@ def outside_sentences(run: Run, content: Mapping[str, Any]) -> list[str]:
             " their makers' word."
         )
     return found
+
+
+def bold_sentences(content: Mapping[str, Any]) -> list[str]:
+    """The second submission, where one is proposed."""
+    pair = content.get("submissions")
+    if not pair:
+        return []
+    side = "lower" if pair["gain"] > 0 else "higher"
+    return [
+        f"A second, bold submission is proposed beside it: {pair['name']}, which scores"
+        f" {plus_minus(pair)} {side} out of fold and has a {percent(pair['better'])} chance to beat"
+        f" it on {count(pair['units'], 'test unit')}."
+    ]
 
 
 def metadata_sentence(content: Mapping[str, Any]) -> str:

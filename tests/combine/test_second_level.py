@@ -192,6 +192,18 @@ def test_a_site_prior_and_metadata_reach_the_test_units_and_the_table(
     assert set(numbers(run)["default"]["sites"]) == {"1", "2"} and numbers(run)["default"]["metadata"]
 
 
+def test_metadata_are_fused_where_the_public_test_is_made_of_training_images(
+    make_cohort: Any, make_run: Make
+) -> None:
+    data = make_cohort(AB, 60)
+    data.test.iloc[:] = data.train.iloc[: len(data.test)].to_numpy()
+    meta = data.train[["image"]].assign(size=np.arange(len(data.train)) % 5 + 1)
+    outside = ({"net": data.predictions()}, {"net": data.predictions("test")})
+    run = make_run(data, *outside, meta=meta, fusion=True)
+    combined(run)
+    assert len(written(run, "test")) == data.test["patient"].nunique()
+
+
 def test_a_prediction_by_site_never_uses_the_labels_of_its_site(make_cohort: Any, make_run: Make) -> None:
     data = make_cohort(AB, 80)
     run = make_run(data, {"net": data.predictions()}, metric=EVEN)

@@ -100,3 +100,12 @@ def test_metadata_is_compared_with_the_blend() -> None:
     content["rows"].append({"set": "oof", "kind": "baseline", "name": "metadata only", "score": 0.7431})
     assert "Metadata alone scores 0.7431" in metadata_sentence(content)
     assert "is 0.1000 below" in metadata_sentence(content)
+
+
+def test_the_second_submission_is_proposed_with_its_chance() -> None:
+    pair = {"name": "greedy + platt", "default": "ridge pool", "gain": -0.002, "se": 0.003, "noise": 0.004,
+            "better": 0.34, "worth": 0.001, "units": 280}  # fmt: skip
+    _, text = verdict(numbers(submissions=pair))
+    assert "greedy + platt, which scores 0.0020 ± 0.0030 higher out of fold" in text
+    assert "34 % chance to beat it on 280 test units" in text
+    assert "bold" not in verdict(numbers(submissions=None))[1]
