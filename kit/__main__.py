@@ -8,9 +8,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from kit import competition, settings, state
-from kit.commands import COMMANDS
+from kit.commands import COMMANDS, need_predictions
 from kit.data import demo_data, open_data
 from kit.errors import KitError, SettingError, did_you_mean
 from kit.files import storage_error
@@ -68,6 +69,8 @@ def run_one(arguments: list[str]) -> int:
     if options.stage not in options.force and state.finished(run, options.stage):
         log.info("%s: finished before, nothing has changed (--force repeats it)", options.stage)
     else:
+        if options.stage == "combine":
+            need_predictions(run)
         state.execute(run, options.stage)
     state.show(run, options.stage)
     return 0
@@ -107,7 +110,8 @@ def stage_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="kit",
         description="From raw medical images to a calibrated, checked submission.csv, stage by stage.",
-        epilog="Run them all with: python run_all.py [competition] [--data DIR]",
+        epilog=f"The stages of the flow, in its order: {', '.join(STAGES)}. Run them all with: python"
+        f" run_all.py [competition] [--data DIR]. Commands beside the flow: {', '.join(COMMANDS)}.",
     )
     commands = parser.add_subparsers(dest="stage", metavar="stage", required=True)
     for stage in STAGES.values():
@@ -127,7 +131,8 @@ def stage_parser() -> argparse.ArgumentParser:
                 "--audit",
                 type=Path,
                 metavar="FILE",
-                help="judge this fold table or list of test images, anybody's; nothing is written",
+                help="judge this fold table or list of test images, anybody's; nothing is written, and the"
+                " exit code is 1 if there is a leak",
             )
         command.set_defaults(force=[])
         command.add_argument(
@@ -144,7 +149,7 @@ def stage_parser() -> argparse.ArgumentParser:
             description=sentence(extra.help),
             epilog=settings_help(extra.groups),
         )
-        add_options(command)
+        add_options(command, without=extra.without)
         extra.options(command)
     return parser
 
@@ -182,8 +187,10 @@ def settings_help(groups: Sequence[str]) -> str:
     return "\n".join(["settings for --set, with their defaults in strip-ai:", *mine, *notes])
 
 
-def add_options(parser: argparse.ArgumentParser, default: str | None = None) -> None:
-    """The options that every command takes."""
+def add_options(
+    parser: argparse.ArgumentParser, default: str | None = None, without: Sequence[str] = ()
+) -> None:
+    """The options that every command takes, in their groups; ``without`` some that would do nothing."""
     known = ", ".join(competition.names())
     parser.add_argument(
         "competition",
@@ -191,75 +198,14 @@ def add_options(parser: argparse.ArgumentParser, default: str | None = None) -> 
         default=default,
         help=f"{known}, or the path of your own my_task.py",
     )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        help="the folder (or zip) as the competition ships it; default: the demo",
-    )
-    parser.add_argument(
-        "--work",
-        type=Path,
-        default=Path("work"),
-        metavar="DIR",
-        help="where stages keep their results (default: work)",
-    )
-    parser.add_argument(
-        "--folds",
-        type=Path,
-        metavar="FILE",
-        help="use this fold table, ours or another team's; it is checked and never written",
-    )
-    parser.add_argument(
-        "--duplicates",
-        type=Path,
-        metavar="FILE",
-        help="near-duplicates (image_id,cluster): images of a cluster are kept together by all stages",
-    )
-    parser.add_argument(
-        "--weights",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME=FILE",
-        help="pretrained weights of a backbone; nothing is ever downloaded",
-    )
-    parser.add_argument(
-        "--oof",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME=FILE",
-        help="out-of-fold predictions made elsewhere, for combine",
-    )
-    parser.add_argument(
-        "--test", nargs="+", action="extend", default=[], metavar="NAME=FILE", help="their test predictions"
-    )
-    parser.add_argument(
-        "--meta", type=Path, metavar="FILE", help="metadata by image or unit, for the metadata-only baseline"
-    )
-    parser.add_argument(
-        "--set",
-        dest="settings",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change a setting (see the help of its stage)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="the seed of every draw (default: 0)")
-    parser.add_argument(
-        "--workers",
-        type=at_least(0),
-        default=cores(),
-        help="processes and threads that read images; no result depends on it",
-    )
-    parser.add_argument(
-        "--threads",
-        type=at_least(1),
-        default=cores(),
-        help="compute threads; part of the result, and recorded",
-    )
+    for title, options in OPTIONS.items():
+        offered = {name: kind for name, kind in options.items() if name not in without}
+        group = parser.add_argument_group(title) if offered else None
+        for name, kind in options.items():
+            if group is not None and name in offered:
+                group.add_argument(name, **kind)
+            else:  # what make_run reads is there all the same
+                parser.set_defaults(**{name.removeprefix("--"): kind.get("default")})
 
 
 def cores() -> int:
@@ -276,6 +222,65 @@ def at_least(least: int) -> Callable[[str], int]:
         return value
 
     return number
+
+
+FILES: dict[str, Any] = {"nargs": "+", "action": "extend", "default": [], "metavar": "NAME=FILE"}
+OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "data and results": {
+        "--data": {
+            "type": Path,
+            "metavar": "DIR",
+            "help": "the folder (or zip) as the competition ships it; default: the demo",
+        },
+        "--work": {
+            "type": Path,
+            "default": Path("work"),
+            "metavar": "DIR",
+            "help": "where stages keep their results (default: work)",
+        },
+        "--folds": {
+            "type": Path,
+            "metavar": "FILE",
+            "help": "use this fold table, ours or another team's; it is checked and never written",
+        },
+        "--duplicates": {
+            "type": Path,
+            "metavar": "FILE",
+            "help": "near-duplicates (image_id,cluster): images of a cluster are kept together by all stages",
+        },
+    },
+    "models": {
+        "--weights": FILES | {"help": "pretrained weights of a backbone; nothing is ever downloaded"},
+    },
+    "predictions made elsewhere": {
+        "--oof": FILES | {"help": "out-of-fold predictions made elsewhere, for combine and evaluate"},
+        "--test": FILES | {"help": "their test predictions, under the same names"},
+        "--meta": {
+            "type": Path,
+            "metavar": "FILE",
+            "help": "metadata by image or unit, for the metadata-only baseline",
+        },
+    },
+    "settings": {
+        "--set": FILES
+        | {
+            "dest": "settings",
+            "metavar": "KEY=VALUE",
+            "help": "change a setting (see the help of its stage)",
+        },
+        "--seed": {"type": int, "default": 0, "help": "the seed of every draw (default: 0)"},
+        "--workers": {
+            "type": at_least(0),
+            "default": cores(),
+            "help": "processes and threads that read images; no result depends on it",
+        },
+        "--threads": {
+            "type": at_least(1),
+            "default": cores(),
+            "help": "compute threads; part of the result, and recorded",
+        },
+    },
+}
 
 
 def make_run(options: argparse.Namespace) -> Run:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from kit.errors import StageError
 from kit.state import Run
 
 
@@ -17,6 +18,7 @@ class Command:
 
     options: adds what it takes besides the options of every command.
     run: does the work and returns what the console prints.
+    without: the options of every stage that it does not offer, since they would do nothing.
     """
 
     name: str
@@ -24,6 +26,20 @@ class Command:
     options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[Run, argparse.Namespace], str]
     groups: tuple[str, ...] = ("combine",)  # the settings that it depends on
+    without: tuple[str, ...] = ()
+
+
+def need_predictions(run: Run) -> None:
+    """Make sure that combine has predictions to read: our own, or some made elsewhere.
+
+    Raises:
+        StageError: it has neither; says both ways to get some.
+    """
+    try:
+        run.need("combine")
+    except StageError as error:
+        hint = f"{error.hint}; or give predictions made elsewhere with --oof NAME=FILE"
+        raise StageError(error.message, hint) from error
 
 
 def _evaluate_options(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +51,7 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(run: Run, options: argparse.Namespace) -> str:
-    run.need("combine")  # what it reads are the results of the stages before
+    need_predictions(run)  # what it reads are the results of the stages before combine
     if options.leak_price:
         import_module("kit.learn.leak").run(run)
     found: str = import_module("kit.combine.evaluate").evaluate(run)
@@ -63,6 +79,12 @@ COMMANDS = {
         Command(
             "evaluate", "can this score be trusted? sites, calibration, alarms", _evaluate_options, _evaluate
         ),
-        Command("compare", "is one set of predictions better than another?", _compare_options, _compare),
+        Command(
+            "compare",
+            "is one set of predictions better than another?",
+            _compare_options,
+            _compare,
+            without=("--folds", "--weights", "--oof", "--test", "--meta"),
+        ),
     )
 }

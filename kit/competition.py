@@ -18,7 +18,7 @@ import pandas as pd
 
 from kit.errors import DataError, SettingError, did_you_mean
 from kit.metrics import Metric
-from kit.tables import check_declared, check_ids, check_sample, check_train
+from kit.tables import check_declared, check_ids, check_sample, check_train, fill_sites
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,7 @@ class Competition:
         raw = self.load(data)
         train = self._rename(raw.train, data, "train")
         check_train(train, self.classes)
+        train = fill_sites(train)
         test = None if raw.test is None else self._rename(raw.test, data, "test")
         extra = None if raw.extra is None else self._rename(raw.extra, data, "other")
         if extra is not None and (both := set(extra["image_id"]) & set(train["image_id"])):

@@ -177,11 +177,14 @@ class Difference:
     gain: score of the second less that of the first; positive where the first is better.
     se: its bootstrap standard error.
     better: the share of resamples in which the first is better (half of the ties count).
+    low, high: the 95 % bootstrap interval of the gain (percentiles).
     """
 
     gain: float
     se: float
     better: float
+    low: float
+    high: float
 
 
 def compare(
@@ -193,7 +196,8 @@ def compare(
     scores = scores[np.isfinite(scores)]
     gain = float(metric.row_weights(labels) @ difference)
     better = float(np.mean(scores > 0) + np.mean(scores == 0) / 2)
-    return Difference(gain, float(np.std(scores, ddof=1)), better)
+    low, high = np.quantile(scores, [0.025, 0.975]) if len(scores) else (np.nan, np.nan)
+    return Difference(gain, float(np.std(scores, ddof=1)), better, float(low), float(high))
 
 
 def area_under_curve(labels: NDArray[np.int64], probabilities: Array) -> float:

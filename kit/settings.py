@@ -31,11 +31,14 @@ schemes (fold.scheme): folds of whole patients (or what the competition keeps to
   crossed     are blocks of whole sites: neither patient nor site was seen in training""",
     "combine": """
 methods (combine.method): a pool, or "POOL + CALIBRATOR", or choose, which takes the simplest candidate
-within one standard error of the best
+within one standard error of the best; upper case, spaces, _ and - do not count
   pools        mean, logit mean, rank mean, greedy, convex, logistic, non negative logistic, ridge pool
   calibrators  no calibration, prior shift, bias, temperature, platt, ridge platt, beta, quadratic,
                vector scaling, matrix scaling, venn abers, clipped isotonic, isotonic, floors
-What is known to lose is refused with the reason, unless combine.unsafe=true.
+Other names: mean logit (logit mean), caruana (greedy), none (no calibration).
+Isotonic, and temperature where the scored class shares are not those of the training data, are known to
+lose: they are refused with the reason, unless combine.unsafe=true. Stackers of trees (LightGBM, XGBoost,
+CatBoost, random forest) and MLPs are not made at all.
 combine.site_prior=true adds the shrunken class shares of known sites, combine.fusion=true the metadata
 (--meta, or our own images.csv) as one more model; both are fitted and scored nested.""",
 }

@@ -78,7 +78,7 @@ def check_ids(table: pd.DataFrame) -> None:
 
 
 def check_train(table: pd.DataFrame, classes: tuple[str, ...]) -> None:
-    """Every label is a class; a unit has one label and one group; a group has one site."""
+    """Every label is a class; a unit has one label and one group; a group has at most one site."""
     source = table.attrs["source"]
     wrong = table[~table["label"].isin(classes)]
     if len(wrong):
@@ -94,6 +94,12 @@ def check_train(table: pd.DataFrame, classes: tuple[str, ...]) -> None:
     _check_one_value(table, "unit_id", "label")
     _check_one_value(table, "unit_id", "group_id")
     _check_one_value(table, "group_id", "site")
+
+
+def fill_sites(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the site of a group in all its rows, where some of them do not say it."""
+    known = table["site"].where(table["site"] != "").groupby(table["group_id"]).transform("first")
+    return table.assign(site=known.fillna("").astype(object))
 
 
 def check_sample(sample: pd.DataFrame, unit: str, known: set[str]) -> None:
@@ -121,14 +127,15 @@ def _check_repeats(table: pd.DataFrame, column: str, hint: str) -> None:
 
 
 def _check_one_value(table: pd.DataFrame, key: str, column: str) -> None:
-    """Each value of ``key`` goes with one value of ``column``."""
-    counts = table.groupby(key)[column].nunique()
+    """Each value of ``key`` goes with one value of ``column``; an empty cell is no value."""
+    told = table[table[column] != ""].drop_duplicates([key, column])
     one, other = _theirs(table, key), _theirs(table, column)
     found = []
-    for name in counts.index[counts > 1]:
-        rows = table[table[key] == name]
-        values = [f"'{value}' in line {n + 2}" for n, value in rows[column].items()]
-        found.append(f"{one} '{name}' has {other} {', '.join(values)}")
+    for name, rows in told[told[key].duplicated(keep=False)].groupby(key):
+        lines = zip(rows.index, rows[column], strict=True)
+        values = [f"'{value}' in line {n + 2}" for n, value in lines]
+        more = f" and {len(values) - 5} more" if len(values) > 5 else ""
+        found.append(f"{one} '{name}' has {other} {', '.join(values[:5])}{more}")
     if found:
         raise DataError(
             f"{table.attrs['source']}: a {one} with more than one {other}:\n{listed(found)}",

@@ -40,6 +40,14 @@ def test_evaluate_without_predictions_says_what_to_run_first(refused: Refused, d
     refused("evaluate", "strip-ai", "--data", data, says=["needs the result of fold", "python -m kit fold"])
 
 
+@pytest.mark.parametrize("name", ["combine", "evaluate"])
+def test_what_reads_predictions_says_that_they_may_come_from_elsewhere(
+    name: str, refused: Refused, data: Path
+) -> None:
+    says = ["needs the result of fold", "; or give predictions made elsewhere with --oof NAME=FILE"]
+    refused(name, "strip-ai", "--data", data, says=says)
+
+
 def test_the_leak_price_says_what_to_run_first(refused: Refused, data: Path, oof: list[str]) -> None:
     words = ("evaluate", "strip-ai", "--data", data, *oof, "--leak-price")
     refused(*words, says=["the leak price needs the result of fold", "type: python -m kit fold"])
@@ -64,7 +72,16 @@ def test_compare_needs_two_files_that_are_there(
     ended = kit("compare", "strip-ai", "oof.csv", "--data", data)
     assert ended.code == 2 and "required: B" in ended.err
     refused("compare", "strip-ai", "oof.csv", "no.csv", "--data", data, says=["no.csv is not there"])
-    refused("compare", "strip-ai", "oof.csv", "oof.csv", "--data", data, *oof[:2], says=["without --oof"])
+
+
+@pytest.mark.parametrize("option", ["--oof", "--test", "--meta", "--weights", "--folds"])
+def test_compare_offers_no_option_that_would_do_nothing(
+    option: str, kit: Kit, data: Path, oof: list[str]
+) -> None:
+    ended = kit("compare", "strip-ai", "oof.csv", "oof.csv", "--data", data, option, "oof.csv")
+    assert ended.code == 2 and f"unrecognized arguments: {option}" in ended.err
+    shown = [f"\n  {option} " in kit(name, "--help").out for name in ("compare", "evaluate")]
+    assert shown == [False, True]
 
 
 def test_a_mistyped_command_is_told_apart_from_a_stage(refused: Refused) -> None:

@@ -147,3 +147,9 @@ def test_a_declaration_cannot_be_changed_but_copied() -> None:
     with pytest.raises(AttributeError):
         task.name = "other"  # type: ignore[misc]
     assert replace(task, name="other").classes == task.classes
+
+
+def test_a_group_whose_site_only_some_rows_tell_has_it_in_all(tmp_path: Path) -> None:
+    train = rows("1", "2", "3", "4").assign(family=["x", "y", "x", "z"], place=["", "", "east", ""])
+    table = toy(train, group="family", site="place").tables(tmp_path).train
+    assert table["site"].to_dict() == {"1": "east", "2": "", "3": "east", "4": ""}

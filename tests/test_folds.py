@@ -221,6 +221,13 @@ def test_the_held_out_set_depends_on_neither_the_scheme_nor_k(cohort: pd.DataFra
     assert len(set(sets)) == 1
 
 
+def test_an_empty_held_out_set_is_described_without_shares(cohort: pd.DataFrame) -> None:
+    table = folds.assign(cohort, FoldPlan(holdout=0), seed=0).reset_index()
+    held, first = folds.describe(table)["text"][1:3]
+    assert held == "  held out: 0 units"
+    assert first.startswith("  fold 0: 1") and " units, CE " in first and ", LAA " in first
+
+
 def test_the_scheme_group_balances_classes_and_does_not_look_at_sites(cohort: pd.DataFrame) -> None:
     table = units(folds.assign(cohort, FoldPlan(scheme="group"), 0))
     shares = (table["label"] == "LAA").groupby(table["fold"]).mean()

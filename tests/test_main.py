@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from kit.__main__ import guarded, main, run_flow, stage_parser
+from kit.commands import COMMANDS
 from kit.state import STAGES
 
 ROOT = Path(__file__).parents[1]
@@ -302,6 +303,23 @@ def test_there_is_one_subcommand_a_stage_in_flow_order_with_its_settings(
     assert places == sorted(places)
     mine = kit("tile", "--help").out
     assert "tile.size=224" in mine and "fold.k" not in mine
+
+
+def test_the_help_tells_the_stages_of_the_flow_from_the_commands_beside_it(kit: Callable[..., Any]) -> None:
+    shown = " ".join(kit("--help").out.split())
+    assert f"The stages of the flow, in its order: {', '.join(STAGES)}. " in shown
+    assert f"Commands beside the flow: {', '.join(COMMANDS)}." in shown
+
+
+def test_the_options_of_a_command_are_shown_in_groups(kit: Callable[..., Any]) -> None:
+    shown = kit("fold", "--help").out
+    heads = ("data and results", "models", "predictions made elsewhere", "settings")
+    firsts = ("--data DIR", "--weights NAME", "--oof NAME", "--set KEY")
+    body = shown[shown.index("positional arguments") :]
+    places = [body.index(f"\n{head}:\n  {first}") for head, first in zip(heads, firsts, strict=True)]
+    assert places == sorted(places)
+    words = " ".join(shown.split())
+    assert "for combine and evaluate" in words and "the exit code is 1 if there is a leak" in words
 
 
 def test_the_installed_command_is_a_function_that_returns_a_code() -> None:

@@ -194,7 +194,7 @@ def test_one_row_of_a_class_has_no_interval() -> None:
 
 def test_a_model_does_not_differ_from_itself() -> None:
     y, p = made()
-    assert compare(EVEN, y, p, p, Bootstrap(groups_of(60), 50, 0)) == Difference(0.0, 0.0, 0.5)
+    assert compare(EVEN, y, p, p, Bootstrap(groups_of(60), 50, 0)) == Difference(0.0, 0.0, 0.5, 0.0, 0.0)
 
 
 def test_the_gain_is_the_difference_of_scores_and_positive_when_the_first_is_better() -> None:
@@ -203,7 +203,9 @@ def test_the_gain_is_the_difference_of_scores_and_positive_when_the_first_is_bet
     found = compare(EVEN, y, p, np.full((60, 2), 0.5), bootstrap)
     assert found.gain == pytest.approx(math.log(2) - EVEN.score(y, p)) and found.gain > 0
     assert 0 < found.se < 0.2 and found.better > 0.9
+    assert found.gain - 4 * found.se < found.low < found.gain < found.high < found.gain + 4 * found.se
     other = compare(EVEN, y, np.full((60, 2), 0.5), p, bootstrap)
+    assert (other.low, other.high) == pytest.approx((-found.high, -found.low))
     assert other.gain == -found.gain and other.better == pytest.approx(1 - found.better)
 
 

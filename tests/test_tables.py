@@ -40,9 +40,9 @@ def test_a_sound_table_passes() -> None:
         ("i1 u2 g2 s1 A", "line 4: image_id 'i1' is already in line 2"),
         ("i3 u2 g2 s1 C", "line 4: image_id 'i3' has label 'C'"),
         ("i3 u2 g2 s1 -", "line 4: image_id 'i3' has label ''"),
-        ("i3 u1 g1 s1 B", "unit_id 'u1' has label 'A' in line 2, 'A' in line 3, 'B' in line 4"),
-        ("i3 u1 g2 s1 A", "unit_id 'u1' has group_id 'g1' in line 2, 'g1' in line 3, 'g2' in line 4"),
-        ("i3 u2 g1 s2 A", "group_id 'g1' has site 's1' in line 2, 's1' in line 3, 's2' in line 4"),
+        ("i3 u1 g1 s1 B", "unit_id 'u1' has label 'A' in line 2, 'B' in line 4"),
+        ("i3 u1 g2 s1 A", "unit_id 'u1' has group_id 'g1' in line 2, 'g2' in line 4"),
+        ("i3 u2 g1 s2 A", "group_id 'g1' has site 's1' in line 2, 's2' in line 4"),
     ],
 )
 def test_a_row_that_breaks_a_rule_is_named(bad: str, says: str) -> None:
@@ -62,6 +62,20 @@ def test_messages_use_the_names_that_the_file_has() -> None:
 def test_many_bad_rows_are_counted_and_the_first_shown() -> None:
     with pytest.raises(DataError, match=r"line 2(.|\n)*line 6(.|\n)*and 3 more"):
         check(table(*(f"i{n} u{n} g{n} s X" for n in range(8))))
+
+
+def test_a_giant_group_of_several_sites_is_named_with_the_first_line_of_each() -> None:
+    sites = [f"s{n % 2}" for n in range(200)]
+    with pytest.raises(DataError) as caught:
+        check(table(*(f"i{n} u{n} giant {site} A" for n, site in enumerate(sites))))
+    assert caught.value.message.endswith("\n  group_id 'giant' has site 's0' in line 2, 's1' in line 3")
+    with pytest.raises(DataError, match=r"'s4' in line 6 and 195 more$"):
+        check(table(*(f"i{n} u{n} giant s{n} A" for n in range(200))))
+
+
+@pytest.mark.parametrize("sites", ["-s", "s-", "s-s"])
+def test_a_group_may_have_images_whose_site_is_not_known(sites: str) -> None:
+    check(table(*(f"i{n} u1 g1 {site} A" for n, site in enumerate(sites))))
 
 
 def test_blank_is_not_an_id() -> None:

@@ -143,7 +143,7 @@ def by_unit(metadata: pd.DataFrame, units: pd.Series[str], count: bool = True) -
     numeric = [name for name in known if values[name].notna().mean() > 0.5]
     text = [name for name in known if name not in numeric]
     joined = pd.concat([values[numeric].groupby(unit).mean(), known[text].groupby(unit).first()], axis=1)
-    return joined.assign(images=units.value_counts()) if count else joined
+    return joined.assign(images=units.value_counts().reindex(joined.index)) if count else joined
 
 
 def matrices(run: Run, frame: pd.DataFrame, own: bool) -> dict[str, Array | str]:

@@ -34,14 +34,12 @@ from kit.combine.floors import Floors
 from kit.combine.inner import held_out_losses, inner_folds
 from kit.combine.method import Labels, Method, to_logits
 from kit.combine.monotone import ClippedIsotonic, Isotonic, VennAbers
-from kit.combine.refusals import REFUSED, check_allowed, refuse
 from kit.errors import DataError
 from kit.metrics import CLIP, Array
 
 __all__ = [
-    "REFUSED", "Beta", "Bias", "ClippedIsotonic", "Floors", "Isotonic", "MatrixScaling", "NoCalibration",
+    "Beta", "Bias", "ClippedIsotonic", "Floors", "Isotonic", "MatrixScaling", "NoCalibration",
     "Platt", "PriorShift", "Quadratic", "RidgePlatt", "Temperature", "VectorScaling", "VennAbers",
-    "check_allowed", "refuse",
 ]  # fmt: skip
 RIDGES = (1e4, 1e3, 300.0, 100.0, 30.0, 10.0, 3.0)  # of matrix scaling, from next to nothing fitted
 

@@ -8,21 +8,29 @@ from typing import ClassVar
 import numpy as np
 from sklearn.base import clone
 
-from kit.combine.blends import Chain, Greedy, Logistic, LogitMean
 from kit.combine.calibrators import MatrixScaling, Platt, PriorShift
 from kit.combine.inner import inner_count, inner_folds
 from kit.combine.method import METHODS, Labels, Method
-from kit.combine.refusals import check_allowed
+from kit.combine.pools import Chain, Greedy, Logistic, LogitMean
+from kit.combine.refusals import REFUSED, check_allowed, kind_of, refuse
 from kit.combine.ridge_pool import RidgePool
 from kit.errors import SettingError, did_you_mean
 from kit.metrics import Array
 
 DEFAULT = "ridge pool"
+ALIASES = {
+    "meanlogit": "logitmean",
+    "caruana": "greedy",
+    "none": "nocalibration",
+}  # what else they are called
 MANY = 6  # classes from which on the errors between single classes are worth their numbers
 
 
-def candidates(classes: int) -> dict[str, Method]:
-    """The methods that are scored beside each other, the simplest first."""
+def candidates(classes: int, models: int = 2) -> dict[str, Method]:
+    """The methods that are scored beside each other, the simplest first.
+
+    Of one model nothing is to be selected: greedy would be the mean again.
+    """
     found: dict[str, Method] = {
         "mean logit, prior shift": Chain(LogitMean(), PriorShift()),
         "mean logit + platt": Chain(LogitMean(), Platt()),
@@ -30,45 +38,79 @@ def candidates(classes: int) -> dict[str, Method]:
         DEFAULT: RidgePool(),
         "logistic": Logistic(),
     }
+    if models == 1:
+        del found["greedy + platt"]
     if classes >= MANY:
         found["mean logit + matrix scaling"] = Chain(LogitMean(), MatrixScaling())
     return found
 
 
-def make(name: str, prior: tuple[float, ...] | None, classes: int, unsafe: bool = False) -> Method:
+def make(
+    name: str,
+    prior: tuple[float, ...] | None,
+    classes: int,
+    unsafe: bool = False,
+    training_prior: Array | None = None,
+) -> Method:
     """The method of that name: a pool, ``POOL + CALIBRATOR``, one of `candidates`, or ``choose``.
+
+    Upper case, ``_``, ``-`` and spaces do not count: ``Logit_Mean+venn-abers`` is a name too.
 
     Args:
         prior: class shares that the metric acts as if it saw; ``None``: those of the data.
         unsafe: also make what is known to lose.
+        training_prior: class shares of the training rows ``(K,)``, where they are known.
 
     Raises:
         SettingError: no such method, or one that is refused, with the reason.
     """
-    if name == "choose":
+    if plain(name) == "choose":
         return OneStandardError(prior)
-    method = candidates(classes).get(name) or _composed(name)
+    listed = {plain(title): method for title, method in candidates(classes).items()}
+    method = listed.get(plain(name)) or _composed(name)
     method.set_params(scored_prior=prior)
-    check_allowed(method, unsafe)
+    check_allowed(method, unsafe, training_prior)
+    if method.dimensions == 2:
+        word = name.strip()
+        hint = f"it is a calibrator; name a pool before it, for example combine.method='mean logit + {word}'"
+        raise SettingError(f"there is no pool '{word}'", hint)
     return method
 
 
+def plain(name: str) -> str:
+    """A name as it is compared.
+
+    >>> plain("Non-negative_Logistic")
+    'nonnegativelogistic'
+    """
+    return re.sub(r"[\s_-]+", "", name.lower())
+
+
 def _composed(name: str) -> Method:
+    """A pool, a pool and a calibrator, or (of which nothing can be made) a calibrator alone."""
     known = {re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind).lower(): cls for kind, cls in METHODS.items()}
-    first, _, second = (part.strip().lower() for part in name.partition("+"))
-    pools = [
-        word
-        for word, cls in known.items()
-        if cls.dimensions == 3 and cls not in (Chain, OneStandardError) and word[0] != "_"
-    ]
-    calibrators = [word for word, cls in known.items() if cls.dimensions == 2 and word[0] != "_"]
-    if first not in pools:
-        raise SettingError(f"there is no pool '{first}'", did_you_mean(first, [*pools, "choose"]))
-    if not second:
-        return known[first]()
-    if second not in calibrators:
-        raise SettingError(f"there is no calibrator '{second}'", did_you_mean(second, calibrators))
-    return Chain(known[first](), known[second]())
+    known = {word: cls for word, cls in known.items() if cls not in (Chain, OneStandardError)}
+    pools = {word: cls for word, cls in known.items() if cls.dimensions == 3}
+    calibrators = {word: cls for word, cls in known.items() if cls.dimensions == 2}
+    first, plus, second = name.partition("+")
+    if not plus and ALIASES.get(plain(first), plain(first)) in map(plain, calibrators):
+        return _named(first, "calibrator", calibrators)()
+    pool = _named(first, "pool", pools)()
+    return Chain(pool, _named(second, "calibrator", calibrators)()) if plus else pool
+
+
+def _named(name: str, role: str, known: dict[str, type[Method]]) -> type[Method]:
+    found = {plain(word): cls for word, cls in known.items()}
+    word = ALIASES.get(plain(name), plain(name))
+    if word in found:
+        return found[word]
+    kind = kind_of(word)
+    if kind and not REFUSED[kind].made:
+        raise refuse(kind)
+    most = [*known, "choose"] if role == "pool" else known
+    raise SettingError(
+        f"there is no {role} '{name.strip().lower()}'", did_you_mean(name.strip().lower(), most)
+    )
 
 
 class OneStandardError(Method):
@@ -82,7 +124,7 @@ class OneStandardError(Method):
     dimensions: ClassVar[int] = 3
 
     def _fit(self, X: Array, labels: Labels, weight: Array, groups: Labels) -> None:
-        ways = candidates(X.shape[2])
+        ways = candidates(X.shape[2], X.shape[1])
         inner = inner_folds(labels, groups, inner_count(labels, groups), 0)
         losses = np.stack([self._losses(way, X, labels, weight, groups, inner) for way in ways.values()])
         best = int(losses.sum(axis=1).argmin())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -28,6 +29,7 @@ from kit.files import numbers, read_strings, write_json
 from kit.metrics import Array
 from kit.state import Run
 
+FOLDER = "submissions/<name>/<run>"
 CONSTANT = 1e-12  # spread below which logits have no ranks
 
 
@@ -36,15 +38,22 @@ class Side:
     """One of the two: a model, or the models of a run.
 
     models: unit logits by name; more than one only of a submission's folder.
+    combined: what the folder submits, out of fold; ``None`` where the one model is that.
     """
 
     name: str
     path: Path
     models: Mapping[str, UnitLogits]
+    combined: UnitLogits | None = None
+
+    @property
+    def known(self) -> dict[str, UnitLogits]:
+        """All that must cover a unit."""
+        return {**self.models, **({} if self.combined is None else {"combined": self.combined})}
 
     def came(self, units: pd.Index) -> Array:
-        """Its probabilities as they came ``(n, K)``, of several models their mean."""
-        return plain_mean(self.models, units)
+        """Its probabilities as they came ``(n, K)``, of a submission those that were submitted."""
+        return plain_mean(self.models if self.combined is None else {"": self.combined}, units)
 
 
 @dataclass(frozen=True)
@@ -63,9 +72,9 @@ class Match:
 
     @property
     def models(self) -> dict[str, UnitLogits]:
-        """The models of both sides."""
+        """The models of both sides, and what was made of them."""
         sides = (("A", self.first), ("B", self.second))
-        return {f"{letter} {name}": model for letter, one in sides for name, model in one.models.items()}
+        return {f"{letter} {name}": model for letter, one in sides for name, model in one.known.items()}
 
     def calibrated(self, *sides: Side) -> Array:
         """Nested predictions of the competition's second level on these sides alone ``(n, K)``."""
@@ -118,31 +127,54 @@ def read_side(run: Run, name: str, path: Path) -> Side:
     Raises:
         DataError: there is no such file, or it holds several models or no probabilities of this task.
     """
-    task = run.competition
     if path.is_dir():
-        return Side(name, path, _folder(path / "oof.csv", run))
+        return _folder(name, path, run)
     if path.is_file():
         table = read_strings(path)
         models = sorted(set(table["model"])) if "model" in table else []
         if len(models) > 1:
             raise DataError(
                 f"{path} holds {len(models)} models: {', '.join(models[:5])}{', ...' * (len(models) > 5)}",
-                f"give a file with the rows of one model; or the folder {path.parent}, for all of them",
+                f"give a file with the rows of one model; or a submission, {FOLDER}, for what became of all",
             )
-    source = Source(run.tables.train["unit_id"], task.unit, task.image, task.classes)
-    return Side(name, path, {"": read_external(path, source)})
+    return Side(name, path, {"": _read(path, run)})
 
 
-def _folder(path: Path, run: Run) -> dict[str, UnitLogits]:
-    """The models of a submission's folder, or the one prediction of `combine`'s."""
+def _read(path: Path, run: Run) -> UnitLogits:
+    """One prediction of each unit or image."""
     task = run.competition
+    return read_external(path, Source(run.tables.train["unit_id"], task.unit, task.image, task.classes))
+
+
+def _folder(name: str, folder: Path, run: Run) -> Side:
+    """A submission: its models, and what `combine` made of them; or the folder of `combine` itself."""
+    path, combined = folder / "oof.csv", folder / "oof_combined.csv"
     if not path.is_file():
-        hint = "give submissions/<name>/<run>, or a file of predictions"
-        raise DataError(f"{path.parent} has no oof.csv", hint)
-    table, columns = read_strings(path), [f"p_{name}" for name in task.classes]
-    if "model" not in table:
-        source = Source(run.tables.train["unit_id"], task.unit, task.image, task.classes)
-        return {"": read_external(path, source)}
+        raise DataError(f"{folder} has no oof.csv", f"give {FOLDER}, or a file of predictions")
+    if "model" not in read_strings(path):
+        return Side(name, folder, {"": _read(path, run)})
+    if not combined.is_file():
+        raise DataError(
+            f"{folder} has no {combined.name}: its oof.csv holds the models, not what was submitted",
+            f"repeat combine and submit, then give {FOLDER}; or give a file with the rows of one model",
+        )
+    submitted, models = _read(combined, run), _models(path, run)
+    # Models from elsewhere are not in the folder: without them its own would be another second level.
+    return (
+        Side(name, folder, models, submitted) if _all(folder, models) else Side(name, folder, {"": submitted})
+    )
+
+
+def _all(folder: Path, models: Mapping[str, UnitLogits]) -> bool:
+    """Whether these are all models of the second level that was submitted."""
+    path = folder / "second_level.json"
+    return not path.is_file() or set(json.loads(path.read_text())["models"]) == set(models)
+
+
+def _models(path: Path, run: Run) -> dict[str, UnitLogits]:
+    """Our own models' rows, checked."""
+    task, table = run.competition, read_strings(path)
+    columns = [f"p_{name}" for name in task.classes]
     lacking = [column for column in ("image_id", "unit_id", *columns) if column not in table]
     if lacking:
         raise DataError(
@@ -164,7 +196,7 @@ def check(match: Match) -> None:
         DataError: a class is absent, or lies in one outer fold.
     """
     frame, names = match.frame, match.run.competition.classes
-    many = [len(covered(one.models)) for one in (match.first, match.second)]
+    many = [len(covered(one.known)) for one in (match.first, match.second)]
     shared = (
         f"{match.first.name} covers {many[0]} units, {match.second.name} {many[1]}; {len(frame)} are shared"
     )
@@ -212,12 +244,9 @@ def difference(scores: Scores, first: str, second: str, units: int) -> dict[str,
     metric, labels = scores.run.competition.metric, scores.labels
     values = scores.values[first], scores.values[second]
     found = metrics.compare(metric, labels, *values, scores.bootstrap)
-    losses = metrics.row_losses(labels, values[1]) - metrics.row_losses(labels, values[0])
-    drawn = scores.bootstrap.scores(metric, labels, losses)
-    low, high = np.quantile(drawn[np.isfinite(drawn)], [0.025, 0.975])
     spread = found.se * np.sqrt(1 + len(labels) / units)
     ahead = float(norm.cdf(found.gain / spread)) if spread > 0 else 0.5
-    return {**asdict(found), "low": float(low), "high": float(high), "test_better": ahead}
+    return {**asdict(found), "test_better": ahead}
 
 
 def ranking(scores: Scores, first: str, second: str) -> dict[str, float]:

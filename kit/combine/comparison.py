@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from kit.combine.sentences import aligned, number, plus_minus, told_apart
-from kit.combine.table import render
+from kit.combine.sentences import aligned, number
+from kit.combine.table import differs, plus_minus, render, told_apart
 
 
 def comparison(content: dict[str, Any]) -> str:
@@ -17,7 +17,9 @@ def comparison(content: dict[str, Any]) -> str:
     names = [one["name"] for one in content["sides"]]
     sides = zip("AB", content["sides"], strict=True)
     files = [f"{letter} = {one['name']}: {one['path']}" for letter, one in sides]
-    table = render(content | {"gains": [], "absent": [], "uncovered": 0}).rstrip()
+    # Neither side is the default: a mark on one of the two would read as a verdict.
+    rows = [row | {"kind": "model"} for row in content["rows"]]
+    table = render(content | {"rows": rows, "gains": [], "absent": [], "uncovered": 0}).rstrip()
     lines = [_ranking(content["ranking"]), _agreement(content["rank_correlation"]), _blend(content["blend"])]
     parts = (files, [table], _differences(content), lines, verdict(content, *names))
     return "\n\n".join("\n".join(part) for part in parts)
@@ -80,6 +82,8 @@ def _agreement(correlation: float | None) -> str:
 
 
 def _blend(gain: dict[str, Any]) -> str:
+    if not differs(gain):
+        return f"blending both changes nothing over {gain['over']} (+- {gain['se']:.4f})"
     apart = "" if told_apart(gain) else ": not distinguishable"
     verb = "gains" if gain["gain"] >= 0 else "loses"
     return f"blending both {verb} {plus_minus(gain)} over {gain['over']}{apart}"

@@ -146,7 +146,8 @@ def plausibility(problem: Problem, scores: Scores) -> dict[str, Any]:
     kinds = {row["name"]: row["kind"] for row in scores.rows}
     rows = []
     for name in (problem.default, *(name for name, kind in kinds.items() if kind == "model")):
-        found = audit.plausibility(name, task.metric, scores.labels, scores.values[name], draws)
+        logits = audit.evidence(problem.rows.X) if name == problem.default else None
+        found = audit.plausibility(name, task.metric, scores.labels, scores.values[name], draws, logits)
         rows.append(asdict(found) | {"kind": kinds[name], "verdict": found.verdict})
     return {"rows": rows}
 

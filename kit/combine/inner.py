@@ -94,7 +94,7 @@ def held_out_losses(
     return total
 
 
-def inner_count(labels: Labels, groups: NDArray[np.int64]) -> int:
-    """Five inner folds, or as many as the rarest class has groups; two at least."""
+def inner_count(labels: Labels, groups: NDArray[np.int64], most: int = 5) -> int:
+    """``most`` folds, or as many as the rarest class has groups; two at least."""
     pairs = np.unique(np.stack([labels, groups]), axis=1)
-    return int(np.clip(np.bincount(pairs[0]).min(), 2, 5))
+    return int(np.clip(np.bincount(pairs[0]).min(), 2, most))

@@ -18,6 +18,7 @@ from kit.metrics import Array
 CLIP = 12.0  # log-odds are clipped here: one certain model must not decide a blend
 Labels = NDArray[np.int64]
 METHODS: dict[str, type[Method]] = {}
+EVERY = ("classes_", "prior_", "shape_")  # what every fit leaves, beside its numbers
 
 
 def to_logits(probabilities: Array) -> Array:
@@ -79,7 +80,8 @@ class Method(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             groups: rows of one group are kept together by inner cross-validation ``(n,)``.
 
         Raises:
-            DataError: X is no table of probabilities, or y has not one label a row and K classes.
+            DataError: X is no table of probabilities, y has not one label a row and K classes, weights or
+                groups do not fit the rows, or the scored prior does not fit the classes.
         """
         values = self._checked(X)
         self.classes_, labels = np.unique(np.asarray(y), return_inverse=True)
@@ -89,8 +91,10 @@ class Method(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f" of {len(self.classes_)} classes",
                 "give one label a row; every class needs one",
             )
-        weight = np.ones(len(labels)) if sample_weight is None else np.asarray(sample_weight, np.float64)
-        names = names_by_content(values, labels, weight) if groups is None else np.asarray(groups)
+        weight = _weights(sample_weight, len(labels))
+        names = names_by_content(values, labels, weight) if groups is None else _names(groups, len(labels))
+        _check_prior(self.scored_prior, len(self.classes_))
+        self.shape_ = values.shape[1:]
         self.prior_ = class_shares(labels, len(self.classes_), weight)
         kept = weight != 0  # a row that does not count is as good as absent
         _, group = np.unique(names[kept], return_inverse=True)
@@ -99,7 +103,6 @@ class Method(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict_proba(self, X: ArrayLike) -> Array:
         """Probabilities ``(n, K)`` under the scored prior."""
-        check_is_fitted(self, "prior_")
         return np.asarray(softmax(self.log_posterior(X) + self.shift(), axis=1))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
@@ -108,17 +111,26 @@ class Method(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def log_posterior(self, X: ArrayLike) -> Array:
         """Log-probabilities under the training prior ``(n, K)``, up to a constant a row."""
-        return self._scores(self._checked(X))
+        check_is_fitted(self, "prior_")
+        values = self._checked(X)
+        seen, given = tuple(self.shape_), values.shape[1:]
+        if given != seen:
+            raise DataError(
+                f"{type(self).__name__} was fitted on {_sizes(seen)}, and got {_sizes(given)}",
+                "give the same models and classes in the same order, or fit it again",
+            )
+        return self._scores(values)
 
     def shift(self) -> Array:
         """What moves the training prior to the scored one: log scored - log training ``(K,)``."""
         if self.scored_prior is None:
             return np.zeros(len(self.prior_))
+        _check_prior(self.scored_prior, len(self.prior_))
         return np.asarray(np.log(self.scored_prior) - np.log(self.prior_))
 
     def to_json(self) -> dict[str, Any]:
         """The fit as plain numbers: no pickle is ever needed to predict."""
-        names = ("classes_", "prior_", *self.numbers) if hasattr(self, "prior_") else ()
+        names = (*EVERY, *self.numbers) if hasattr(self, "prior_") else ()
         fitted = {name: _plain(getattr(self, name)) for name in names}
         return {"method": type(self).__name__, "settings": _plain(self.get_params(deep=False)), **fitted}
 
@@ -146,12 +158,58 @@ class Method(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         raise NotImplementedError
 
 
+def _weights(weight: ArrayLike | None, rows: int) -> Array:
+    """The weight of each row ``(n,)``; 1 where none is given."""
+    found = np.ones(rows) if weight is None else np.asarray(weight, dtype=np.float64)
+    if found.shape != (rows,):
+        raise DataError(
+            f"sample_weight has the shape {found.shape}, and X {rows} rows", "give one number a row"
+        )
+    bad = np.flatnonzero(~(np.isfinite(found) & (found >= 0)))
+    if len(bad):
+        raise DataError(
+            f"sample_weight of row {bad[0]} is {found[bad[0]]}", "a weight is a number of 0 or more"
+        )
+    if not found.any():
+        raise DataError("sample_weight is 0 in every row", "give the rows that count a positive weight")
+    return found
+
+
+def _names(groups: ArrayLike, rows: int) -> NDArray[Any]:
+    """The name of each row's group ``(n,)``."""
+    found = np.asarray(groups)
+    if found.shape != (rows,):
+        raise DataError(f"groups has the shape {found.shape}, and X {rows} rows", "give one name a row")
+    return found
+
+
+def _check_prior(prior: tuple[float, ...] | None, classes: int) -> None:
+    """That a scored prior is a positive share for each class."""
+    if prior is None:
+        return
+    shares = np.asarray(prior, dtype=np.float64)
+    if shares.shape != (classes,) or not (shares > 0).all() or abs(shares.sum() - 1) > 1e-6:
+        raise DataError(
+            f"scored_prior is {shares.tolist()}, for {classes} classes",
+            "give one positive share a class, in the order of the sorted classes; they sum to 1",
+        )
+
+
+def _sizes(shape: tuple[int, ...]) -> str:
+    """What a row holds, in words.
+
+    >>> _sizes((3, 2))
+    '3 models of 2 classes'
+    """
+    return f"{shape[0]} models of {shape[1]} classes" if len(shape) == 2 else f"{shape[0]} classes"
+
+
 def from_json(content: dict[str, Any]) -> Method:
     """The method that :meth:`Method.to_json` wrote, ready to predict if it was fitted."""
     kind = METHODS[content["method"]]
     settings = {k: _restored(v) for k, v in content["settings"].items()}
     method = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
-    for name in ("classes_", "prior_", *kind.numbers) if "prior_" in content else ():
+    for name in (*EVERY, *kind.numbers) if "prior_" in content else ():
         value = _restored(content[name])
         setattr(method, name, np.asarray(value) if isinstance(value, list) else value)
     return method

@@ -12,6 +12,7 @@ import pandas as pd
 from kit.combine.aggregate import UnitLogits, unit_logits
 from kit.errors import DataError, did_you_mean, listed
 from kit.files import numbers, read_strings
+from kit.fold_audit import bare
 from kit.metrics import Array
 
 COLUMNS = ("image_id", "unit_id", "model", "seed", "fold")
@@ -42,8 +43,9 @@ def read_own(path: Path, classes: tuple[str, ...]) -> dict[str, UnitLogits]:
 def read_external(path: Path, source: Source) -> UnitLogits:
     """The unit logits of a file made elsewhere: by image or by unit.
 
-    The columns are an id and either one column a class (``p_CE`` or ``CE``) or a single
-    ``predictions``, the probability of the last class.
+    The columns are an id and either one column a class (``p_CE`` or ``CE``) or, for two classes, a single
+    one with the probability of the last class: ``predictions``, ``p_LAA`` or ``LAA``. An id may be the name
+    of an image file: its folders and its ending are left away.
 
     Raises:
         DataError: no id column, an unknown or repeated id, or a value that is no probability.
@@ -52,11 +54,15 @@ def read_external(path: Path, source: Source) -> UnitLogits:
         raise DataError(f"{path} is not there", "check the path")
     table = read_strings(path)
     column, by_unit = _id_column(table, source, path)
-    values = _probabilities(table, source.classes, path)
-    _check(table[column], values, source, by_unit, path)
-    ids = table[column].to_numpy()
-    units = ids if by_unit else source.units.loc[ids].to_numpy()
-    return unit_logits(values, pd.Series(units, ids), source.classes)
+    told = table[_columns(table, source.classes, path)]
+    values = _probabilities(told)
+    known = set(source.units) if by_unit else set(source.units.index)
+    ids = _without_ending(table[column], known)
+    what = source.unit_column if by_unit else source.image_column
+    _check_ids(ids, known, what, path)
+    _check_values(ids, told, values, what, path)
+    units = ids if by_unit else source.units.loc[ids]
+    return unit_logits(values, pd.Series(units.to_numpy(), ids.to_numpy()), source.classes)
 
 
 def _id_column(table: pd.DataFrame, source: Source, path: Path) -> tuple[str, bool]:
@@ -72,23 +78,39 @@ def _id_column(table: pd.DataFrame, source: Source, path: Path) -> tuple[str, bo
     )
 
 
-def _probabilities(table: pd.DataFrame, classes: tuple[str, ...], path: Path) -> Array:
-    """The table's probabilities ``(n, K)``; NaN where a cell is no number."""
-    for names in ([f"p_{name}" for name in classes], list(classes)):
+def _columns(table: pd.DataFrame, classes: tuple[str, ...], path: Path) -> list[str]:
+    """The columns with the probability of each class, or the one with that of the second of two."""
+    prefixed, plain = [f"p_{name}" for name in classes], list(classes)
+    for names in (prefixed, plain):
         if all(name in table for name in names):
-            return numbers(table[names]).to_numpy(dtype=np.float64)
-    if "predictions" in table and len(classes) == 2:
-        last = pd.to_numeric(table["predictions"], errors="coerce").to_numpy(dtype=np.float64)
-        return np.stack([1 - last, last], axis=1)
+            return names
+    hint = f"it needs {', '.join(prefixed)}"
+    if len(classes) == 2:
+        # Beside a column of the first class, one of the last is half of a pair whose names do not fit.
+        alone = [] if {prefixed[0], plain[0]} & set(table.columns) else [prefixed[1], plain[1]]
+        for name in ("predictions", *alone):
+            if name in table:
+                return [name]
+        hint += f"; or one column with the probability of {plain[1]}: predictions or {plain[1]}"
     raise DataError(
-        f"{path} has no probabilities; it has the columns {', '.join(map(str, table.columns))}",
-        f"it needs {', '.join('p_' + name for name in classes)}, or predictions for two classes",
+        f"{path} has no probabilities; it has the columns {', '.join(map(str, table.columns))}", hint
     )
 
 
-def _check(ids: pd.Series[str], values: Array, source: Source, by_unit: bool, path: Path) -> None:
-    known = set(source.units) if by_unit else set(source.units.index)
-    what = source.unit_column if by_unit else source.image_column
+def _probabilities(cells: pd.DataFrame) -> Array:
+    """The probabilities ``(n, K)`` that text cells tell; NaN where one is no number."""
+    values = numbers(cells).to_numpy(dtype=np.float64)
+    return values if values.shape[1] > 1 else np.hstack([1 - values, values])
+
+
+def _without_ending(ids: pd.Series[str], known: set[str]) -> pd.Series[str]:
+    """The ids, where one that is not known becomes the id in its file name, if that is known."""
+    names = ids.map(bare)
+    return names.where(~ids.isin(known) & names.isin(known), ids)
+
+
+def _check_ids(ids: pd.Series[str], known: set[str], what: str, path: Path) -> None:
+    """Every id is known, and none is there twice."""
     unknown = [f"line {n}: {what} '{name}'" for n, name in enumerate(ids, 2) if name not in known]
     if unknown:
         name = next(name for name in ids if name not in known)
@@ -98,12 +120,17 @@ def _check(ids: pd.Series[str], values: Array, source: Source, by_unit: bool, pa
     if ids.duplicated().any():
         n = int(ids.duplicated().to_numpy().argmax())
         raise DataError(f"{path} line {n + 2}: {what} '{ids.iloc[n]}' is repeated", "keep one row")
+
+
+def _check_values(ids: pd.Series[str], told: pd.DataFrame, values: Array, what: str, path: Path) -> None:
+    """Every row is a probability; a message has the cells as they are in the file."""
     bad = ~np.isfinite(values).all(axis=1) | (values < 0).any(axis=1) | (values > 1).any(axis=1)
     with np.errstate(invalid="ignore"):  # an infinity has been found already
         bad |= values.sum(axis=1) <= 0
     if bad.any():
         n = int(bad.argmax())
+        cells = ", ".join(f"{name} '{cell}'" for name, cell in told.iloc[n].items())
         raise DataError(
-            f"{path} line {n + 2}: {what} '{ids.iloc[n]}' has {values[n].tolist()}, no probability",
-            "every row needs numbers from 0 to 1 with a positive sum",
+            f"{path} line {n + 2}: {what} '{ids.iloc[n]}' has {cells}, no probability",
+            "every row needs numbers from 0 to 1 with a positive sum; divide percents by 100",
         )

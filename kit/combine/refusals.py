@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -21,35 +20,39 @@ class Refusal:
 
     reason: str
     instead: str
+    made: bool = True  # on purpose; stackers are not made by any name
 
 
+TEMPERATURE = "temperature without bias under a prior shift"
 REFUSED = {
     "tree stacker": Refusal(
         "gradient-boosted trees learn the training rows by heart: LightGBM with its default settings scored"
         " 1.09 where a constant scores 0.693",
         "use the ridge pool, or Logistic",
+        made=False,
     ),
     "MLP stacker": Refusal(
         "a network has more weights than a second level has rows, and scores worse on new rows than a"
         " blend with one weight a model",
         "use the ridge pool, or Logistic",
+        made=False,
     ),
     "raw isotonic": Refusal(
         "isotonic regression says exactly 0 and 1 at its ends, so that one new row can cost 35 nats: it"
         " scored .70 to .89 on new data where a constant scores .693",
         "use ClippedIsotonic or VennAbers",
     ),
-    "temperature without bias under a prior shift": Refusal(
+    TEMPERATURE: Refusal(
         "a slope alone cannot repair a prior: it scored .68 to .76 where a constant scores .693",
         "use Platt or RidgePlatt, which fit the biases as well",
     ),
 }
-# The class names of what is refused; of stackers those of scikit-learn, LightGBM, XGBoost and CatBoost.
+# The names of what is refused; of stackers the classes of scikit-learn, LightGBM, XGBoost and CatBoost.
 KINDS = {
-    r"Forest|Tree|Boost|LGBM|XGB": "tree stacker",
-    r"MLP": "MLP stacker",
+    r"Forest|Tree|Boost|GBM|XGB": "tree stacker",
+    r"MLP|NeuralNet": "MLP stacker",
     r"^Isotonic$|^IsotonicRegression$": "raw isotonic",
-    r"^Temperature$": "temperature without bias under a prior shift",
+    r"^Temperature$": TEMPERATURE,
 }
 
 
@@ -62,9 +65,17 @@ def refuse(name: str) -> SettingError:
     if name not in REFUSED:
         return SettingError(f"there is no method '{name}'", did_you_mean(name, REFUSED))
     found = REFUSED[name]
-    return SettingError(
-        f"{name}: {found.reason}", f"{found.instead}; or set combine.unsafe=true to have it all the same"
-    )
+    unsafe = "; or set combine.unsafe=true to have it all the same" if found.made else ""
+    return SettingError(f"{name}: {found.reason}", found.instead + unsafe)
+
+
+def kind_of(name: str) -> str | None:
+    """Which of :data:`REFUSED` a class or a name without spaces is, if any.
+
+    >>> kind_of("lightgbm"), kind_of("Platt")
+    ('tree stacker', None)
+    """
+    return next((kind for pattern, kind in KINDS.items() if re.search(pattern, name, re.IGNORECASE)), None)
 
 
 def check_allowed(method: Method, allow: bool = False, training_prior: Array | None = None) -> None:
@@ -72,23 +83,20 @@ def check_allowed(method: Method, allow: bool = False, training_prior: Array | N
 
     Args:
         allow: refuse nothing.
-        training_prior: class shares of the training rows; where neither this nor a fit tells them, a
-            scored prior is taken to differ from them.
+        training_prior: class shares of the training rows ``(K,)``; ``None``: a scored prior is taken to
+            differ from them.
 
     Raises:
         SettingError: why, and what to use instead.
     """
     for part in () if allow else (method, *method.get_params(deep=True).values()):
-        for pattern, name in KINDS.items():
-            if re.search(pattern, type(part).__name__) and (
-                name != KINDS[r"^Temperature$"] or _shifted(method, training_prior)
-            ):
-                raise refuse(name)
+        kind = kind_of(type(part).__name__)
+        if kind and (kind != TEMPERATURE or _shifted(method.scored_prior, training_prior)):
+            raise refuse(kind)
 
 
-def _shifted(method: Any, training_prior: Array | None) -> bool:
+def _shifted(scored: tuple[float, ...] | None, training: Array | None) -> bool:
     """Whether the scored prior is, as far as is known, another than that of the training rows."""
-    known = getattr(method, "prior_", training_prior)
-    if method.scored_prior is None or known is None:
-        return method.scored_prior is not None
-    return bool(np.abs(np.asarray(method.scored_prior) - known).max() > ALIKE)
+    if scored is None or training is None:
+        return scored is not None
+    return bool(np.abs(np.asarray(scored) - training).max() > ALIKE)

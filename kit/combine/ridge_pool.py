@@ -33,6 +33,7 @@ TEMPER = 0.25  # weights are exp(-TEMPER loss): inner losses are too noisy to be
 PRUNE = 0.01  # candidates below this weight are left out
 BLOCK = 1 << 12  # rows that are mapped to a scale at once
 ENOUGH = 20_000  # units on which strengths are weighed, at most
+RARE = 200  # units of each class that are among them, if there are so many
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class RidgePool(Method):
     dimensions: ClassVar[int] = 3
 
     def _fit(self, X: Array, labels: Labels, weight: Array, groups: Labels) -> None:
-        chosen = _subsample(groups)
+        chosen = _subsample(labels, groups)
         truth, counts, names = labels[chosen], weight[chosen], groups[chosen]
         ways = candidates(X.shape[1])
         self.knots_ = quantiles(X[chosen], counts)
@@ -177,11 +178,40 @@ def _shares(held: Array, labels: Labels, weight: Array) -> Array:
     return np.asarray(shares / shares.sum())
 
 
-def _subsample(groups: Labels) -> Labels:
-    """The rows of whole groups, at most ENOUGH rows: strengths need no more."""
+def _subsample(labels: Labels, groups: Labels) -> Labels:
+    """The rows of whole groups, at most ENOUGH rows: strengths need no more.
+
+    All rows where groups are too large, or hold too much of a rare class, for such a part to stand for them.
+    """
+    everything = np.arange(len(groups))
     if len(groups) <= ENOUGH:
-        return np.arange(len(groups))
-    sizes = np.bincount(groups)
-    order = seeds.rng(0, "strengths", len(sizes)).permutation(len(sizes))
-    taken = order[np.cumsum(sizes[order]) <= ENOUGH]
-    return np.flatnonzero(np.isin(groups, taken))
+        return everything
+    chosen = np.flatnonzero(np.isin(groups, _fitting(_shuffled(labels, groups), np.bincount(groups))))
+    counts = np.bincount(labels)
+    kept = np.bincount(labels[chosen], minlength=len(counts))
+    if len(chosen) < ENOUGH / 2 or (kept < np.minimum(counts, RARE) / 2).any():
+        return everything
+    return chosen
+
+
+def _shuffled(labels: Labels, groups: Labels) -> Labels:
+    """The groups by lot, but first those that hold the first RARE rows of a class, the rarest class first."""
+    names = int(groups.max()) + 1
+    order = seeds.rng(0, "strengths", names).permutation(names)
+    rows = np.argsort(np.argsort(order)[groups], kind="stable")
+    rarest = np.argsort(np.bincount(labels), kind="stable")
+    first = np.concatenate([groups[rows[labels[rows] == kind][:RARE]] for kind in rarest])
+    every = np.concatenate([first, order])
+    return np.asarray(every[np.sort(np.unique(every, return_index=True)[1])])
+
+
+def _fitting(order: Labels, sizes: Labels) -> list[int]:
+    """The groups that are taken in this order; one that does not fit any more is skipped."""
+    taken, room = [], ENOUGH
+    for group in order:
+        if sizes[group] <= room:
+            taken.append(int(group))
+            room -= int(sizes[group])
+        if not room:
+            break
+    return taken

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from kit import folds
 from kit.combine import baselines, choose, rivals, side
 from kit.combine.aggregate import UnitLogits, plain_mean
-from kit.combine.inner import inner_folds
+from kit.combine.inner import inner_count, inner_folds
 from kit.combine.method import class_shares
 from kit.combine.scores import Scores
 from kit.combine.side import Informed, Rows
@@ -38,6 +38,7 @@ def inputs(run: Run) -> dict[str, Any]:
     outside, kept = run.external, folds.inputs(run)
     return {
         "oof": {name: file_digest(path) for name, path in outside.oof.items()},
+        "folds": kept["folds"] if run.folds_given else None,
         "test": {name: file_digest(path) for name, path in outside.test.items()},
         "meta": file_digest(outside.meta) if outside.meta else None,
         "own": run.key("predict") if outside.oof and joins_own(run) else None,
@@ -64,16 +65,29 @@ class Problem:
         return self.known(self.level.oof, self.frame)
 
     @cached_property
-    def outer(self) -> NDArray[np.int64]:
-        """The outer fold of each unit.
+    def label_folds(self) -> NDArray[np.int64]:
+        """Outer folds ``(n,)`` that know of labels alone, for whatever reads the site.
 
         Folds that balance site x class make a site's class share in the other folds foretell that in
-        this one: a site prior is judged on folds that know of labels alone.
+        this one: on them, metadata beat a constant although they know nothing.
         """
-        if not self.run.competition.second_level.site_prior:
-            return self.frame["outer"].to_numpy()
         groups = np.unique(self.rows.groups.astype(str), return_inverse=True)[1]
-        return inner_folds(labels_of(self.frame), groups, self.run.competition.second_level.folds, seed=2)
+        labels = labels_of(self.frame)
+        most = inner_count(labels, groups, self.run.competition.second_level.folds)
+        return inner_folds(labels, groups, most, seed=2)
+
+    @property
+    def outer(self) -> NDArray[np.int64]:
+        """The outer fold of each unit ``(n,)``."""
+        plan = self.run.competition.second_level
+        informed = plan.site_prior or plan.fusion
+        return self.label_folds if informed else self.frame["outer"].to_numpy()
+
+    @cached_property
+    def sites(self) -> NDArray[np.object_]:
+        """What is left out at a time ``(n,)``: the site, or the sites that share a group."""
+        block = folds.site_blocks(self.frame)
+        return self.frame["site"].map(lambda site: block.get(site, site)).to_numpy(dtype=object)
 
     @cached_property
     def metadata(self) -> pd.DataFrame | None:
@@ -89,13 +103,16 @@ class Problem:
         return plan.method + " + site prior" * plan.site_prior + " + metadata" * plan.fusion
 
     @property
+    def simplest_first(self) -> list[str]:
+        """Every candidate, the chosen method, and that with what is known beside."""
+        task = self.run.competition
+        found = choose.candidates(len(task.classes), len(self.level.oof))
+        return list(dict.fromkeys([*found, task.second_level.method, self.default]))
+
+    @property
     def rivals(self) -> list[str]:
-        """What is scored beside it: every candidate, and the default without what is known beside."""
-        names = [
-            *choose.candidates(len(self.run.competition.classes)),
-            self.run.competition.second_level.method,
-        ]
-        return [name for name in dict.fromkeys(names) if name != self.default]
+        """What is scored beside the default."""
+        return [name for name in self.simplest_first if name != self.default]
 
     def known(self, models: Mapping[str, UnitLogits], frame: pd.DataFrame) -> Rows:
         """What is known of the units of a frame (group_id, site) that all models cover."""
@@ -110,7 +127,8 @@ class Problem:
         plan = task.second_level
         informed = name == self.default
         plain = plan.method if informed else name
-        made = choose.make(plain, task.metric.fixed_prior, len(task.classes), plan.unsafe)
+        shares = class_shares(labels_of(self.frame), len(task.classes))
+        made = choose.make(plain, task.metric.fixed_prior, len(task.classes), plan.unsafe, shares)
         return Informed(made, informed and plan.site_prior, informed and plan.fusion)
 
     def nested(self, name: str, outer: NDArray[Any]) -> Array:
@@ -131,7 +149,8 @@ def run(run: Run) -> list[Path]:
 def _run(run: Run) -> list[Path]:
     problem = Problem(run, gather(run))
     scores, held, final = judge(problem)
-    return _write(problem, scores, held, final, rivals.propose(problem, scores))
+    submitted = run.tables.test is not None and set(problem.level.oof) <= set(problem.level.test)
+    return _write(problem, scores, held, final, rivals.propose(problem, scores) if submitted else None)
 
 
 def judge(problem: Problem) -> tuple[Scores, Scores, Informed]:
@@ -141,7 +160,7 @@ def judge(problem: Problem) -> tuple[Scores, Scores, Informed]:
     score_oof(problem, scores)
     final = problem.fit(problem.default)
     held = Scores(run, "holdout", problem.level.part("holdout"))
-    if (reason := _holdout_reason(run, held.frame)) is None:
+    if (reason := _holdout_reason(problem, held.frame)) is None:
         score_holdout(problem, held, final)
     else:
         scores.lack("the held-out set", reason)
@@ -155,8 +174,8 @@ def score_oof(problem: Problem, scores: Scores) -> None:
     for name in tqdm(names, desc="second level", unit="method", disable=problem.rows.X[..., 0].size < SLOW):
         kind = "default" if name == default else "pool"
         scores.add(name, kind, problem.nested(name, problem.outer), True)
-    if (reason := _site_reason(problem.frame)) is None:
-        by_site = problem.nested(default, problem.frame["site"].to_numpy())
+    if (reason := _site_reason(problem.frame.assign(site=problem.sites))) is None:
+        by_site = problem.nested(default, problem.sites)
         scores.add(f"{default}, by site", "pool", by_site, True)
     else:
         scores.lack(f"{default}, by site", reason)
@@ -200,7 +219,7 @@ def add_baselines(problem: Problem, scores: Scores) -> None:
         if isinstance(matrix, str):
             scores.lack(name, matrix)
             continue
-        values = baselines.nested(matrix, scores.labels, problem.outer, run.competition.metric)
+        values = baselines.nested(matrix, scores.labels, problem.label_folds, run.competition.metric)
         scores.add(name, "baseline", values, True)
 
 
@@ -222,14 +241,15 @@ def posterior(run: Run) -> pd.DataFrame | None:
     return table[list(run.competition.classes)].astype(float)
 
 
-def _holdout_reason(run: Run, frame: pd.DataFrame) -> str | None:
+def _holdout_reason(problem: Problem, frame: pd.DataFrame) -> str | None:
     """Why the held-out set cannot be scored, if it cannot."""
+    if not (problem.level.frame["role"] == "holdout").any():
+        return "no unit is held out (predictions made elsewhere: give --folds FILE with a table that does)"
     if not len(frame):
-        return "no unit was held out, or none of its images was usable"
-    missing = set(range(len(run.competition.classes))) - set(frame["label"])
-    if missing:
-        return f"it has no unit of class {run.competition.classes[min(missing)]}"
-    return None
+        return "none of its units is covered by all models"
+    classes = problem.run.competition.classes
+    missing = set(range(len(classes))) - set(frame["label"])
+    return f"it has no unit of class {classes[min(missing)]}" if missing else None
 
 
 def score_holdout(problem: Problem, scores: Scores, final: Informed) -> None:
@@ -248,7 +268,8 @@ def _write(
     folder = problem.run.folder("combine")
     bold = None if pair is None else problem.fit(pair.name)
     write_json(folder / "second_level.json", _numbers(problem, final, bold))
-    write_json(folder / "metrics.json", content(problem, scores, held, pair))
+    chosen = getattr(final.fitted_, "chosen_", None)
+    write_json(folder / "metrics.json", content(problem, scores, held, pair) | {"chosen": chosen})
     _write_units(folder / "oof.csv", problem, problem.frame.index, scores.values[problem.default])
     units = held.frame.index
     values = final.predict_proba(problem.known(problem.level.holdout, held.frame)) if len(units) else None
@@ -282,6 +303,7 @@ def content(problem: Problem, scores: Scores, held: Scores, pair: rivals.Pair | 
         "gains": scores.gains,
         "absent": scores.absent,
         "submissions": None if pair is None else pair.to_json(),
+        "simplest": rivals.simplest_within_error(scores, problem.simplest_first),
         "groups": {
             "oof": int(problem.frame["group_id"].nunique()),
             "holdout": int(held.frame["group_id"].nunique()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kit.combine.table import ENOUGH, render
+from kit.combine.table import plus_minus, render, standing, told_apart
 
 MOST = 30  # rows of a table that could be as long as the data
 BLAME = {
@@ -66,16 +66,6 @@ def number(value: float | None, digits: int = 4) -> str:
 def span(row: dict[str, Any], digits: int = 4) -> str:
     """An interval; nothing where there is none."""
     return "" if row["low"] is None else f"{row['low']:.{digits}f} - {row['high']:.{digits}f}"
-
-
-def told_apart(gain: dict[str, Any]) -> bool:
-    """Whether a paired difference is more than its noise."""
-    return bool(abs(gain["gain"]) > ENOUGH * gain["se"])
-
-
-def plus_minus(gain: dict[str, Any]) -> str:
-    """The size of a difference and its standard error."""
-    return f"{abs(gain['gain']):.4f} +- {gain['se']:.4f}"
 
 
 # --- sites and classes ------------------------------------------------------------------------------
@@ -149,7 +139,7 @@ def _reliability(content: dict[str, Any]) -> list[str]:
 def _plausibility(content: dict[str, Any]) -> list[str]:
     found = content["plausibility"]
     if "reason" in found:
-        return [f"no alarm: {found['reason']}"]
+        return [f"plausibility not checked: {found['reason']}"]
     default, *models = found["rows"]
     lines = [_alarm(default)]
     lines += [_alarm(row) for row in models if row["verdict"] == "too good"]
@@ -189,14 +179,10 @@ def _shortcut(row: dict[str, Any], default: str) -> str:
     name = row["name"]
     if "reason" in row:
         return f"no row '{name}': {row['reason']}"
-    by = f"by {plus_minus(row)}"
+    said = standing(default, f"{name} ({number(row['score'])})", row)
     if told_apart(row):
-        verb = "beats" if row["gain"] > 0 else "LOSES TO"
-        return f"the {default} {verb} {name} ({number(row['score'])}) {by}"
-    return (
-        f"the {default} is not distinguishable from {name} ({number(row['score'])};"
-        f" {row['gain']:+.4f} +- {row['se']:.4f}): {BLAME.get(name, 'it may have learned no more')}"
-    )
+        return said
+    return f"{said}: {BLAME.get(name, 'it may have learned no more')}"
 
 
 def _leak(content: dict[str, Any]) -> str:

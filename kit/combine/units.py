@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -78,7 +78,8 @@ def gather(run: Run) -> Level:
     own = joins_own(run)
     if not own and "predict" in read_state(run.work):
         log.info("our own models do not take part: they were not made with these settings")
-    frame = labelled_units(run, own)
+    tabled = own or run.folds_given
+    frame = _units(run, tabled)
     oof, holdout, test = _own(run) if own else ({}, {}, {})
     train = run.tables.train
     task = run.competition
@@ -88,14 +89,15 @@ def gather(run: Run) -> Level:
         if name in oof:
             raise DataError(f"--oof {name} has the name of one of our models", "rename it: NAME=FILE")
         oof[name] = _with_role(model, frame, "fold")
-        if own:
+        if tabled:
             holdout[name] = _with_role(model, frame, "holdout")
     test |= _external_test(run)
     level = Level(frame, oof, holdout, test)
-    if not len(level.part("fold")):
+    known = level.part("fold").index
+    if not len(known):
         raise DataError("no unit is covered by all models", "check that the files are of the same data")
     _say_coverage(level)
-    return level
+    return level if tabled else replace(level, frame=_dealt(run, frame, known))
 
 
 def _say_coverage(level: Level) -> None:
@@ -118,17 +120,42 @@ def _own(run: Run) -> tuple[dict[str, UnitLogits], ...]:
 
 
 def labelled_units(run: Run, own: bool) -> pd.DataFrame:
-    """Labelled units with their role and outer fold."""
+    """Labelled units with their role and outer fold: of the fold table, or dealt here."""
+    frame = _units(run, own)
+    return frame if own else _dealt(run, frame, frame.index)
+
+
+def _units(run: Run, tabled: bool) -> pd.DataFrame:
+    """Labelled units with their role and, of a fold table, their outer fold; -1 where there is none."""
     classes = {name: n for n, name in enumerate(run.competition.classes)}
-    table = folds.training_folds(run) if own else folds.grouped(run).assign(role="fold", fold="")
+    if tabled and run.folds_given:
+        folds.check_given(run.folds, run.tables.train)
+    table = folds.training_folds(run) if tabled else folds.grouped(run).assign(role="fold", fold="")
     units = table[table["role"] != "extra"].drop_duplicates("unit_id").set_index("unit_id")
-    if own:
-        outer = pd.to_numeric(units["fold"], errors="coerce").fillna(-1).astype(int)
-    else:
-        k = dealing.fold_count(units.reset_index(), run.competition.second_level.folds)
-        outer = units["group_id"].map(dealing.deal(units.reset_index(), k, run.seed))
+    outer = pd.to_numeric(units["fold"], errors="coerce").fillna(-1).astype(int)
     labels = units["label"].map(classes)
     return units[["group_id", "site", "role"]].assign(label=labels, outer=outer).sort_index()
+
+
+def _dealt(run: Run, frame: pd.DataFrame, known: pd.Index) -> pd.DataFrame:
+    """The frame with these units dealt into outer folds.
+
+    Raises:
+        DataError: a class has fewer than two groups among them.
+    """
+    names = dict(enumerate(run.competition.classes))
+    units = frame.loc[known].assign(label=frame.loc[known, "label"].map(names)).reset_index()
+    what = folds.noun(run.competition.group or run.competition.unit)
+    counts = units.groupby("label")["group_id"].nunique().reindex(list(names.values()), fill_value=0)
+    if (rarest := counts.min()) < 2:
+        raise DataError(
+            f"class {counts.idxmin()} has {rarest} {what}(s) that all models cover, and two are needed",
+            "give predictions of more units, or leave out the model that covers the fewest",
+        )
+    k = dealing.fold_count(units, run.competition.second_level.folds, what)
+    dealt = dealing.deal(units, k, run.seed)
+    outer = frame["group_id"].map(dealt).where(frame.index.isin(known), -1)
+    return frame.assign(outer=outer.fillna(-1).astype(int))
 
 
 def _with_role(model: UnitLogits, frame: pd.DataFrame, role: str) -> UnitLogits:
@@ -141,7 +168,10 @@ def _external_test(run: Run) -> dict[str, UnitLogits]:
     table = run.tables.test
     for name, path in run.external.test.items():
         if name not in run.external.oof:
-            raise StageError(f"--test {name} has no --oof {name}", "give both, under one name")
+            raise StageError(
+                f"--test {name} has no --oof {name}",
+                f"--oof NAME={name}.csv --test NAME={path.name}: give both under one name",
+            )
         if table is None:
             raise DataError("--test was given, and the competition has no test table")
         task = run.competition

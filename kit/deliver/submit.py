@@ -109,13 +109,18 @@ def rounded(values: pd.DataFrame) -> pd.DataFrame:
 def _copy_evidence(run: Run) -> list[Path]:
     """What someone needs to recompute the submission and its scores."""
     combine, predict = run.folder("combine"), run.folder("predict")
-    found = [combine / "metrics.json", combine / "second_level.json", run.folds]
-    names = ("oof.csv", "holdout.csv", "test.csv")
-    found += [predict / n if "predict" in run.after(STAGES["combine"]) else combine / n for n in names]
+    models = predict if "predict" in run.after(STAGES["combine"]) else combine
+    found = {
+        "metrics.json": combine / "metrics.json",
+        "second_level.json": combine / "second_level.json",
+        "folds.csv": run.folds,
+        # What is submitted, out of fold: the models' own rows do not tell it.
+        "oof_combined.csv": combine / "oof.csv",
+        **{name: models / name for name in ("oof.csv", "holdout.csv", "test.csv")},
+    }
     copies = []
-    for source in found:
+    for name, source in found.items():
         if source.is_file():
-            name = "folds.csv" if source == run.folds else source.name
             write_file(run.submission / name, lambda target, s=source: shutil.copyfile(s, target))  # type: ignore[misc]
             copies.append(run.submission / name)
     return copies

@@ -175,10 +175,15 @@ def bold_sentences(content: Mapping[str, Any]) -> list[str]:
     if not pair:
         return []
     side = "lower" if pair["gain"] > 0 else "higher"
+    where = (
+        f"a test set of {count(pair['units'], 'unit')}, as many as are scored"
+        if pair.get("stand_in")
+        else count(pair["units"], "test unit")
+    )
     return [
         f"A second, bold submission is proposed beside it: {pair['name']}, which scores"
         f" {plus_minus(pair)} {side} out of fold and has a {percent(pair['better'])} chance to beat"
-        f" it on {count(pair['units'], 'test unit')}."
+        f" it on {where}, where the noise of that difference is {number(pair['noise'])}."
     ]
 
 

@@ -100,7 +100,7 @@ def test_three_patients_of_a_class_make_three_folds_and_say_so(
     path = tmp_path / "few.csv"
     pd.DataFrame({"image_id": train["image_id"], "predictions": p}).to_csv(path, index=False)
     ended = kit("combine", "strip-ai", "--data", data, "--set", "combine.resamples=20", "--oof", path)
-    assert ended.code == 0 and "only 3 groups of class LAA: 3 folds, not 10" in ended.err
+    assert ended.code == 0 and "only 3 patients of class LAA: 3 folds, not 10" in ended.err
     ended = kit("fold", "strip-ai", "--data", data)
     assert ended.code == 0 and "only 3 groups of class LAA: 3 folds, not 5" in ended.err
 

@@ -19,7 +19,10 @@ from kit.combine.audit import (
     plausibility,
     resampled_areas,
 )
-from kit.metrics import LogLoss, WeightedLogLoss, area_under_curve
+from kit.combine.choose import make
+from kit.combine.inner import inner_folds
+from kit.combine.side import Informed, Rows, nested
+from kit.metrics import Bootstrap, LogLoss, WeightedLogLoss, area_under_curve
 
 EVEN = WeightedLogLoss((0.5, 0.5))
 Array = NDArray[np.float64]
@@ -81,6 +84,47 @@ def test_calibrated_scores_raise_no_alarm() -> None:
         for labels, odds in (normal_scores(632, 0.7, seed) for seed in range(20))
     ]
     assert set(found) == {"plausible"}
+
+
+@pytest.mark.parametrize("cuts", [[0.0], [-0.8, 0.6]])
+@pytest.mark.parametrize("apart", [0.55, 1.0])
+def test_an_honest_model_of_few_levels_raises_no_alarm(cuts: list[float], apart: float) -> None:
+    found = []
+    for seed in range(20):
+        draw = np.random.default_rng(seed)
+        labels = (draw.uniform(size=632) < 0.28).astype(np.int64)
+        score = apart * (2 * labels - 1) + draw.normal(0, 1.2, 632) - 0.6
+        last = np.digitize(score, cuts) / len(cuts) * 0.8 + 0.1
+        X, ids = np.stack([1 - last, last], axis=1)[:, None], np.arange(632).astype(str).astype(object)
+        outer = inner_folds(labels, np.arange(632), 10, seed=2)
+        values = nested(Informed(make("ridge pool", (0.5, 0.5), 2)), Rows(X, ids, ids), labels, outer)
+        found.append(plausibility("net", EVEN, labels, values, draws(632), evidence(X)).verdict)
+    assert "too good" not in found
+
+
+def test_the_larger_of_the_two_aucs_sets_the_bound() -> None:
+    labels, odds = normal_scores(632, 0.75, 6)
+    worse = table(odds + np.random.default_rng(0).normal(0, 1, 632))
+    behind = plausibility("net", EVEN, labels, worse, draws(632), np.stack([-odds, odds], axis=1))
+    assert behind.auc == pytest.approx(area_under_curve(labels, table(odds)))
+    ahead = plausibility("net", EVEN, labels, table(odds), draws(632), evidence(worse[:, None]))
+    assert ahead.auc == pytest.approx(behind.auc)
+
+
+def test_of_very_many_groups_no_matrix_of_all_resamples_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, odds = normal_scores(600, 0.7, 1)
+    whole = plausibility("net", EVEN, labels, table(odds), draws(600))
+    monkeypatch.setattr(Bootstrap, "LARGE", 100)
+    monkeypatch.setattr(Bootstrap, "counts", property(lambda _: pytest.fail("the matrix was made")))
+    few = plausibility("net", EVEN, labels, table(odds), draws(600))
+    assert few.high - few.low == pytest.approx(whole.high - whole.low, rel=0.35)
+    some, all_of_them = (
+        Pooled(evidence(table(odds)[:50, None]), draws(50)),
+        Pooled(evidence(table(odds)[:, None]), draws(600)),
+    )
+    monkeypatch.undo()
+    monkeypatch.setattr(Bootstrap, "LARGE", 100)
+    assert mismatch("test", some, all_of_them).verdict == "alike"
 
 
 def test_units_that_are_known_from_elsewhere_raise_the_alarm() -> None:

@@ -207,3 +207,14 @@ def test_a_class_that_no_fold_has_seen_stays_possible() -> None:
     labels = draw.integers(0, 2, 60) * 2
     found = baselines.predict(draw.normal(size=(60, 2)), labels, draw.normal(size=(5, 2)), 3, LogLoss())
     assert found.shape == (5, 3) and (found > 0).all()
+
+
+def test_a_baseline_never_uses_the_labels_of_the_fold_that_it_predicts() -> None:
+    draw = np.random.default_rng(0)
+    labels, outer = draw.integers(0, 2, 80), np.arange(80) % 4
+    matrix = draw.normal(size=(80, 3)) + labels[:, None]
+    mine = outer == 2
+    swapped = np.where(mine, 1 - labels, labels)
+    clean, dirty = (baselines.nested(matrix, y, outer, LogLoss()) for y in (labels, swapped))
+    np.testing.assert_array_equal(clean[mine], dirty[mine])
+    assert not np.allclose(clean[~mine], dirty[~mine])

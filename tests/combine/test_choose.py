@@ -48,6 +48,7 @@ def test_a_method_is_made_by_its_name_for_the_scored_prior(name: str) -> None:
         ("mena", "there is no pool 'mena'"),
         ("mean + plat", "there is no calibrator 'plat'"),
         ("platt", "there is no pool 'platt'"),
+        ("temperature", "there is no pool 'temperature'"),
         ("mean + greedy", "there is no calibrator 'greedy'"),
     ],
 )
@@ -55,6 +56,68 @@ def test_a_name_that_is_none_is_refused_with_the_nearest(name: str, words: str) 
     with pytest.raises(SettingError) as refused:
         make(name, None, 2)
     assert words in refused.value.message and refused.value.hint
+
+
+@pytest.mark.parametrize("name", ["isotonic", "none", "platt"])
+def test_a_calibrator_alone_is_told_how_to_name_a_pool(name: str) -> None:
+    with pytest.raises(SettingError) as refused:
+        make(name, None, 2, unsafe=True)
+    assert f"mean logit + {name}" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [
+        ("Ridge_Pool", "ridge pool"),
+        ("mean-logit + Platt", "mean logit + platt"),
+        ("mean logit", "logit mean"),
+        ("LogitMean", "logit mean"),
+        ("Caruana + none", "greedy + no calibration"),
+        ("nonnegative logistic", "non negative logistic"),
+        ("Non-Negative_Logistic+venn-abers", "non negative logistic + venn abers"),
+        ("CHOOSE", "choose"),
+    ],
+)
+def test_a_name_may_be_written_in_other_ways(name: str, same: str) -> None:
+    assert str(make(name, (0.5, 0.5), 2)) == str(make(same, (0.5, 0.5), 2))
+
+
+@pytest.mark.parametrize("unsafe", [False, True])
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [(name, "1.09") for name in ("lightgbm", "LGBM", "xgboost", "CatBoost", "random forest", "tree + platt")]
+    + [("mlp", "more weights"), ("mean + MLP", "more weights")],
+)
+def test_a_stacker_that_is_never_made_is_refused_with_its_reason(
+    name: str, reason: str, unsafe: bool
+) -> None:
+    with pytest.raises(SettingError) as refused:
+        make(name, None, 2, unsafe)
+    assert reason in refused.value.message and "ridge pool" in refused.value.hint
+    assert "unsafe" not in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("isotonic", ".70 to .89"), ("Temperature", ".68"), ("mean + temperature", ".68")]
+)
+def test_what_is_known_to_lose_is_refused_by_name_unless_it_is_allowed(name: str, reason: str) -> None:
+    with pytest.raises(SettingError) as refused:
+        make(name, (0.5, 0.5), 2)
+    assert reason in refused.value.message and "combine.unsafe=true" in refused.value.hint
+
+
+def test_a_temperature_is_made_where_the_prior_does_not_move() -> None:
+    make("mean + temperature", None, 2)
+    make("mean + temperature", (0.3, 0.7), 2, training_prior=np.array([0.3, 0.7]))
+    make("mean + temperature", (0.3, 0.7), 2, unsafe=True)
+    with pytest.raises(SettingError, match="temperature"):
+        make("mean + temperature", (0.3, 0.7), 2, training_prior=np.array([0.5, 0.5]))
+
+
+def test_of_one_model_no_greedy_selection_is_tried() -> None:
+    assert set(candidates(2)) - set(candidates(2, models=1)) == {"greedy + platt"}
+    X, y = cohort(120, (1.0,), 1.0)
+    assert OneStandardError().fit(X, y).chosen_ in candidates(2, models=1)
 
 
 def test_the_simplest_method_is_taken_where_models_are_calibrated_already() -> None:

@@ -156,10 +156,10 @@ def test_who_is_ahead_in_both_ways_is_not_called_only_better_calibrated() -> Non
 def test_a_test_set_adds_its_own_noise(run: Run, data: Any) -> None:
     paths = [file(run, name, data.predictions(skill=s, seed=s)) for name, s in (("one", 1), ("two", 2))]
     few = replace(run)
-    few.__dict__["tables"] = Tables(run.tables.train, run.tables.train.iloc[:60])
+    few.__dict__["tables"] = Tables(run.tables.train, run.tables.train.iloc[:160])
     wide = compared(run, *paths)[0]
     narrow = compared(few, *paths)[0]
-    assert wide["test_units"] == 240 and 24 < narrow["test_units"] < 60
+    assert wide["test_units"] == 240 and 50 <= narrow["test_units"] < 110
     chances = [content["as_they_came"]["test_better"] for content in (wide, narrow)]
     assert chances[0] < chances[1] < 0.5  # the fewer units decide, the better the chance of the worse one
 
@@ -226,17 +226,34 @@ def both_models(data: Any) -> pd.DataFrame:
 def test_a_folder_of_a_run_is_compared_with_all_of_its_models(run: Run, data: Any) -> None:
     folder = file(run, "mine/oof", both_models(data)).parent
     one = file(run, "one", data.predictions(seed=0))
-    content, _ = compared(run, folder, one)
+    submitted = data.predictions(skill=4.0, seed=7)
+    of_units = submitted.assign(unit_id=submitted["image"].str[:4]).groupby("unit_id")[["p_a", "p_b"]].mean()
+    file(run, "mine/oof_combined", of_units.reset_index())
+    content, text = compared(run, folder, one)
     rows = rows_of(content)
+    alone = rows_of(compared(run, file(run, "alone", of_units.reset_index()), one)[0])
+    assert rows["mine"]["score"] == pytest.approx(alone["alone"]["score"])
+    assert rows["mine"]["score"] < rows["mine, calibrated"]["score"]  # that is of the models
+    assert "mine *" not in text and "*" not in text
+    (folder / "second_level.json").write_text('{"models": ["large", "theirs"]}')
+    other = rows_of(compared(run, folder, one)[0])
+    assert other["mine"] == rows["mine"] and other["mine, calibrated"] != rows["mine, calibrated"]
     assert rows["mine, calibrated"]["score"] < rows["one, calibrated"]["score"]
     assert list(rows)[:2] == ["mine", "one"]
+
+
+def test_a_folder_that_does_not_tell_what_was_submitted_is_refused(run: Run, data: Any) -> None:
+    folder = file(run, "mine/oof", both_models(data)).parent
+    with pytest.raises(DataError, match=r"has no oof_combined\.csv") as caught:
+        compare(run, folder, file(run, "one", data.predictions()))
+    assert "repeat combine and submit" in caught.value.hint
 
 
 def test_a_file_of_several_models_is_refused_with_what_to_give(run: Run, data: Any) -> None:
     path, one = file(run, "mine/oof", both_models(data)), file(run, "one", data.predictions())
     with pytest.raises(DataError, match="holds 2 models: large, small") as caught:
         compare(run, path, one)
-    assert f"or the folder {path.parent}" in caught.value.hint
+    assert "submissions/<name>/<run>" in caught.value.hint
     only = both_models(data).query("model == 'small'")
     compare(run, file(run, "small", only), one)
 
@@ -270,5 +287,6 @@ def test_a_folder_of_another_task_or_with_a_damaged_row_is_refused(
     run: Run, data: Any, change: Callable[[pd.DataFrame], pd.DataFrame], says: str
 ) -> None:
     folder = file(run, "mine/oof", change(both_models(data))).parent
+    file(run, "mine/oof_combined", data.predictions())
     with pytest.raises(DataError, match=says):
         compare(run, folder, file(run, "one", data.predictions()))

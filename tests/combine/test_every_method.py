@@ -11,16 +11,6 @@ from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
-from kit.combine.blends import (
-    Chain,
-    Convex,
-    Greedy,
-    Logistic,
-    LogitMean,
-    Mean,
-    NonNegativeLogistic,
-    RankMean,
-)
 from kit.combine.calibrators import (
     Beta,
     Bias,
@@ -38,6 +28,16 @@ from kit.combine.calibrators import (
     VennAbers,
 )
 from kit.combine.method import Method, from_json
+from kit.combine.pools import (
+    Chain,
+    Convex,
+    Greedy,
+    Logistic,
+    LogitMean,
+    Mean,
+    NonNegativeLogistic,
+    RankMean,
+)
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -91,17 +91,17 @@ def taken(method: Method, X: Array) -> Array:
 
 
 def test_the_list_above_has_every_method_of_its_modules() -> None:
-    from kit.combine import blends, floors, method, monotone
     from kit.combine import calibrators as mine
+    from kit.combine import floors, method, monotone, pools
 
-    modules = {module.__name__ for module in (blends, floors, monotone, mine)}
+    modules = {module.__name__ for module in (pools, floors, monotone, mine)}
     known = {kind for kind in method.METHODS.values() if kind.__module__ in modules}
     assert known == {type(method) for method in METHODS}
 
 
 @each()
 def test_a_weight_counts_as_that_many_rows(method: Method, classes: int) -> None:
-    X, y, groups = drawn(150, classes)
+    X, y, groups = drawn(150, classes, models=8)
     X = taken(method, X)
     weight = np.random.default_rng(1).integers(1, 4, 150)
     repeated = np.repeat(np.arange(150), weight)

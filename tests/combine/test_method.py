@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from kit.combine.method import CLIP, Labels, Method, from_json, to_logits
+from kit.combine.ridge_pool import RidgePool
 from kit.errors import DataError
 from kit.metrics import Array
 
@@ -98,3 +99,44 @@ def test_what_is_no_table_of_probabilities_is_refused_by_row(values: Array, mess
     with pytest.raises(DataError) as caught:
         Doubling().fit(values, [0, 1, 0, 1])
     assert message in caught.value.message and caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"sample_weight": [1.0, 1.0, 1.0]}, "sample_weight has the shape (3,), and X 4 rows"),
+        ({"sample_weight": [1.0, 1.0, -2.0, 1.0]}, "sample_weight of row 2 is -2.0"),
+        ({"sample_weight": [1.0, np.nan, 1.0, 1.0]}, "sample_weight of row 1 is nan"),
+        ({"sample_weight": [0.0] * 4}, "sample_weight is 0 in every row"),
+        ({"groups": ["a", "b", "c"]}, "groups has the shape (3,), and X 4 rows"),
+    ],
+)
+def test_weights_and_groups_that_do_not_fit_the_rows_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        Doubling().fit(np.full((4, 2), 0.5), [0, 1, 0, 1], **given)
+    assert message in caught.value.message and caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "prior", [(1.0,), (0.2, 0.3, 0.5), (1.0, 0.0), (1.5, -0.5), (13.0, 87.0), (np.nan, 1)]
+)
+def test_a_scored_prior_that_is_no_shares_of_the_classes_is_refused(prior: tuple[float, ...]) -> None:
+    X, y = table()
+    with pytest.raises(DataError, match=r"scored_prior is .* for 2 classes") as caught:
+        Doubling(prior).fit(X, y)
+    assert "sum to 1" in caught.value.hint
+    with pytest.raises(DataError, match="scored_prior"):
+        Doubling().fit(X, y).set_params(scored_prior=prior).predict_proba(X)
+
+
+def test_another_number_of_models_or_classes_than_fitted_is_refused_before_and_after_json() -> None:
+    X, y = table()
+    pooled = RidgePool().fit(np.stack([X, X], axis=1), y)
+    for method in (pooled, from_json(json.loads(json.dumps(pooled.to_json())))):
+        with pytest.raises(DataError) as caught:
+            method.predict_proba(np.stack([X, X, X], axis=1))
+        assert "fitted on 2 models of 2 classes, and got 3 models of 2 classes" in caught.value.message
+    with pytest.raises(DataError, match="fitted on 2 classes, and got 3 classes"):
+        Doubling().fit(X, y).predict_proba(table(classes=3)[0])
+    refitted = Doubling().fit(X, y).fit(*table(classes=3))
+    assert refitted.predict_proba(table(classes=3)[0]).shape == (60, 3)

@@ -50,9 +50,18 @@ def test_a_file_by_unit_is_read_as_one_image_each(column: str, tmp_path: Path) -
     assert found.images.to_dict() == {"u": 1, "w": 1}
 
 
-def test_a_single_column_is_the_probability_of_the_last_class(tmp_path: Path) -> None:
-    found = read(tmp_path, "image,predictions\ni4,.9\n")
+@pytest.mark.parametrize("column", ["predictions", "LAA", "p_LAA"])
+def test_a_single_column_is_the_probability_of_the_last_class(column: str, tmp_path: Path) -> None:
+    found = read(tmp_path, f"image,{column},fold\ni4,.9,3\n")
     assert found.plain.loc["w"].to_dict() == pytest.approx({"CE": 0.1, "LAA": 0.9})
+
+
+def test_the_name_of_an_image_file_stands_for_its_id(tmp_path: Path) -> None:
+    found = read(tmp_path, "image,predictions\ntrain/i1.tif,.8\ni2.PNG,.6\ni3,.1\n")
+    assert found.plain["LAA"].to_dict() == pytest.approx({"u": 0.7, "v": 0.1})
+    units = pd.Series({"a.tif": "u", "a": "v"})  # ids that have endings of their own are kept
+    own = read(tmp_path, "image,predictions\na.tif,.8\na,.2\n", Source(units, "patient", "image", ("x", "y")))
+    assert own.plain["y"].to_dict() == pytest.approx({"u": 0.8, "v": 0.2})
 
 
 def test_ids_that_look_like_numbers_stay_text(tmp_path: Path) -> None:
@@ -69,15 +78,20 @@ def test_ids_that_look_like_numbers_stay_text(tmp_path: Path) -> None:
         ("image,predictions\ni1,.5\ni9,.5\n", ["line 3: image 'i9'", "ids that the tables do not have"]),
         ("patient,predictions\nu,.5\nx,.5\n", ["line 3: patient 'x'"]),
         ("image,predictions\ni1,.5\ni2,.5\ni1,.4\n", ["line 4: image 'i1' is repeated"]),
-        ("image,predictions\ni1,.5\ni2,\n", ["line 3: image 'i2' has", "nan", "no probability"]),
-        ("image,predictions\ni1,NaN\n", ["line 2: image 'i1' has", "nan"]),
-        ("image,predictions\ni1,high\n", ["line 2: image 'i1' has", "nan"]),
+        ("image,predictions\ni1,.5\ni2,\n", ["line 3: image 'i2' has predictions '', no probability"]),
+        ("image,predictions\ni1,NaN\n", ["line 2: image 'i1' has", "'NaN'"]),
+        ("image,predictions\ni1,high\n", ["line 2: image 'i1' has", "'high'"]),
+        ("image,predictions\ni1,80\n", ["line 2: image 'i1' has predictions '80', no probability"]),
+        ("image,CE,LAA\ni1,19.5,80.5\n", ["line 2: image 'i1' has CE '19.5', LAA '80.5'"]),
+        ("image,predictions\ni1,.5\ni1.tif,.4\n", ["line 3: image 'i1' is repeated"]),
+        ("image,predictions\ni1,.5\ni9.tif,.4\n", ["line 3: image 'i9.tif'"]),
+        ("image,p_CE,LAA\ni1,.5,.5\n", ["no probabilities", "image, p_CE, LAA"]),
         ("image,predictions\ni1,inf\n", ["line 2: image 'i1' has", "inf"]),
         ("image,predictions\ni1,.5\ni2,1.5\n", ["line 3: image 'i2' has", "1.5"]),
         ("image,predictions\ni1,-0.25\n", ["line 2: image 'i1' has", "-0.25"]),
-        ("image,p_CE,p_LAA\ni1,3,1\n", ["line 2: image 'i1' has [3.0, 1.0]"]),
-        ("image,p_CE,p_LAA\ni1,0,0\n", ["line 2: image 'i1' has [0.0, 0.0]"]),
-        ("image,p_CE,p_LAA\ni1,.5,.5\ni2,.5,-.1\n", ["line 3: image 'i2' has [0.5, -0.1]"]),
+        ("image,p_CE,p_LAA\ni1,3,1\n", ["line 2: image 'i1' has p_CE '3', p_LAA '1'"]),
+        ("image,p_CE,p_LAA\ni1,0,0\n", ["line 2: image 'i1' has p_CE '0', p_LAA '0'"]),
+        ("image,p_CE,p_LAA\ni1,.5,.5\ni2,.5,-.1\n", ["line 3: image 'i2' has p_CE '.5', p_LAA '-.1'"]),
         ("name,predictions\ni1,.5\n", ["no id column", "it has name, predictions"]),
         ("image,p_CE,other\ni1,.5,.5\n", ["no probabilities", "image, p_CE, other"]),
     ],
@@ -110,7 +124,7 @@ def test_the_hint_of_a_missing_column_is_in_the_words_of_the_competition(tmp_pat
     assert "image or patient" in caught.value.hint
     with pytest.raises(DataError) as caught:
         read(tmp_path, "image,CE\ni1,.5\n")
-    assert "p_CE, p_LAA" in caught.value.hint
+    assert "p_CE, p_LAA" in caught.value.hint and "predictions or LAA" in caught.value.hint
 
 
 def test_four_classes_need_four_columns(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn.tree import DecisionTreeClassifier
 
-from kit.combine.blends import Chain, Logistic, LogitMean, Mean
 from kit.combine.calibrators import ClippedIsotonic, Isotonic, Platt, Temperature, VennAbers
 from kit.combine.method import Method
+from kit.combine.pools import Chain, Logistic, LogitMean, Mean
 from kit.combine.refusals import REFUSED, check_allowed, refuse
 from kit.errors import SettingError
 
@@ -55,12 +55,11 @@ def test_a_temperature_alone_is_refused_only_where_the_prior_moves() -> None:
     check_allowed(Temperature((0.3, 0.7)), training_prior=np.array([0.3, 0.7]))
     with pytest.raises(SettingError):
         check_allowed(Temperature((0.3, 0.7)), training_prior=np.array([0.4, 0.6]))
-    X, y = np.array([[0.4, 0.6], [0.7, 0.3], [0.5, 0.5], [0.2, 0.8]]), [0, 0, 1, 1]
-    check_allowed(Temperature((0.5, 0.5)).fit(X, y))
 
 
 def test_every_refusal_is_made_into_an_error_and_an_unknown_name_gets_a_guess() -> None:
     for name, refusal in REFUSED.items():
         error = refuse(name)
         assert refusal.reason in error.message and refusal.instead in error.hint
+        assert ("combine.unsafe=true" in error.hint) == refusal.made
     assert "did you mean tree stacker" in refuse("tree staker").hint

@@ -140,6 +140,38 @@ def test_beyond_enough_units_strengths_are_weighed_on_some_and_fitted_on_all(
     assert part != whole and part == pytest.approx(whole, abs=0.002)
 
 
+def test_a_group_that_holds_nearly_all_rows_leaves_them_all_in() -> None:
+    z, y = cohort(60_000, models=2)
+    groups = np.r_[np.zeros(59_998, dtype=int), 1, 2]
+    y[-2:] = 0, 1
+    assert len(ridge_pool._subsample(y, groups)) == 60_000
+    p = RidgePool().fit(table(z), y, groups=groups).predict_proba(table(z))
+    assert np.isfinite(p).all() and LogLoss().score(y, p) < 0.55
+
+
+def test_a_group_that_does_not_fit_is_skipped_and_those_behind_it_are_taken() -> None:
+    groups = np.r_[np.zeros(30_000, dtype=int), 1 + np.arange(30_000)]
+    chosen = ridge_pool._subsample(np.arange(60_000) % 2, groups)
+    assert len(chosen) == ridge_pool.ENOUGH and chosen.min() >= 30_000
+
+
+def test_three_rows_of_a_class_are_among_those_on_which_strengths_are_weighed() -> None:
+    z, y = cohort(60_000, models=2, share=1e-9)
+    y[:], y[[100, 20_000, 50_000]] = 0, 1
+    groups = np.random.default_rng(0).permutation(60_000)
+    chosen = ridge_pool._subsample(y, groups)
+    assert y[chosen].sum() == 3 and len(chosen) == ridge_pool.ENOUGH
+    p = RidgePool((0.5, 0.5)).fit(table(z), y, groups=groups).predict_proba(table(z))
+    assert np.isfinite(p).all() and np.allclose(p.sum(axis=1), 1)
+
+
+def test_where_a_rare_class_is_in_a_group_that_does_not_fit_all_rows_are_taken() -> None:
+    groups = np.r_[np.zeros(25_000, dtype=int), 1 + np.arange(35_000)]
+    y = np.zeros(60_000, dtype=int)
+    y[[0, 1, 2, 59_999]] = 1
+    assert len(ridge_pool._subsample(y, groups)) == 60_000
+
+
 def test_candidates_go_from_the_simplest_to_the_freest() -> None:
     ways = candidates(8)
     assert (ways[0].strength, ways[0].slope) == (EQUAL, EQUAL)

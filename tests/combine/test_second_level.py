@@ -146,9 +146,9 @@ def test_a_nested_prediction_never_uses_the_labels_of_its_own_fold(
     clean, frame = outer_predictions(run, None)
     dirty, _ = outer_predictions(run, fold)
     by_site = f"{DEFAULT}, by site"
-    assert set(clean) == {*candidates(2), by_site, "metadata only"}
+    assert set(clean) == {*candidates(2, 1), by_site, "metadata only"}
     mine = (frame["outer"] == fold).to_numpy()
-    for name in set(clean) - {by_site}:
+    for name in set(clean) - {by_site, "metadata only"}:  # those have other folds
         np.testing.assert_array_equal(dirty[name][mine], clean[name][mine], err_msg=name)
         if name != "mean logit, prior shift":
             assert not np.allclose(dirty[name][~mine], clean[name][~mine]), f"{name} learns from the others"
@@ -261,7 +261,9 @@ def test_the_constant_of_the_held_out_set_is_the_prior_of_the_folds(make_cohort:
     assert rows_of(content, "holdout")["constant"]["score"] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("kept", "reason"), [("a", "no unit of class b"), ("", "no unit was held out")])
+@pytest.mark.parametrize(
+    ("kept", "reason"), [("a", "no unit of class b"), ("", "none of its units is covered")]
+)
 def test_a_held_out_set_that_cannot_be_scored_is_absent_with_its_reason(
     kept: str, reason: str, make_cohort: Any, make_run: Make
 ) -> None:
@@ -412,6 +414,30 @@ def test_the_label_is_no_metadata(make_cohort: Any, make_run: Make) -> None:
     data = make_cohort(AB, 80)
     run = make_run(data, {"net": data.predictions()}, meta=data.train)
     assert rows_of(combined(run))["metadata only"]["auc"] < 0.75
+
+
+def test_metadata_of_other_images_are_no_metadata(make_cohort: Any, make_run: Make) -> None:
+    data = make_cohort(AB, 80)
+    meta = pd.DataFrame({"image": ["1", "2"], "size": ["3", "4"]})
+    content = combined(make_run(data, {"net": data.predictions()}, meta=meta))
+    assert absent(content)["metadata only"] == "the metadata lacks 80 of 80 units"
+
+
+def test_metadata_that_know_only_the_site_do_not_beat_a_constant_by_how_folds_are_dealt(
+    make_cohort: Any, make_run: Make
+) -> None:
+    """Folds that balance site x class would let them: a site short of a class here has more of it there."""
+    found = []
+    for seed in range(6):
+        data = make_cohort(AB, 120, seed)
+        draw = np.random.default_rng(seed)
+        patients = data.train["patient"].unique()
+        site = dict(zip(patients, draw.integers(0, 8, len(patients)).astype(str), strict=True))
+        data.train["center"] = data.train["patient"].map(site)
+        meta = data.train[["image"]].assign(size="3")
+        run = make_run(data, {"net": data.predictions()}, meta=meta, metric=EVEN, folder=str(seed))
+        found.append(rows_of(combined(run))["metadata only"]["score"])
+    assert np.mean(found) > np.log(2)
 
 
 def test_our_own_tiles_are_metadata_too(make_cohort: Any, make_run: Make) -> None:

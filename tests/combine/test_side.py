@@ -7,8 +7,8 @@ import pytest
 from scipy.special import expit, logit
 
 from kit.combine import side
-from kit.combine.blends import Chain, LogitMean
 from kit.combine.calibrators import Platt
+from kit.combine.pools import Chain, LogitMean
 from kit.combine.side import SITE_RIDGE, Informed, Rows, site_offsets
 from kit.errors import SettingError
 from kit.metrics import WeightedLogLoss

@@ -25,17 +25,21 @@ def content(gain: float = 0.0, se: float = 0.01, **changes: Any) -> dict[str, An
     ("gain", "se", "said"),
     [
         (0.05, 0.01, "beats the constant by 0.0500 +- 0.0100: 5.0 standard errors"),
-        (0.0201, 0.01, "2.0 standard errors"),
-        (0.0199, 0.01, "beats the constant by 0.0199 +- 0.0100: not distinguishable"),
-        (0.001, 0.01, "not distinguishable"),
-        (-0.03, 0.01, "does not beat the constant (-0.0300 +- 0.0100)"),
-        (0.0, 0.0, "does not beat the constant"),
+        (0.0201, 0.01, "by 0.0201 +- 0.0100: 2.0 standard errors"),
+        (0.0199, 0.01, "is not distinguishable from the constant (+0.0199 +- 0.0100)"),
+        (0.001, 0.01, "is not distinguishable from the constant"),
+        (-0.001, 0.01, "is not distinguishable from the constant"),
+        (-0.4046, 0.0507, "LOSES TO the constant by 0.4046 +- 0.0507: 8.0 standard errors"),
+        (0.0, 0.0, "scores the same as the constant (+- 0.0000)"),
+        (4e-5, 1e-9, "scores the same as the constant (+- 0.0000)"),
+        (0.1, 1e-10, "beats the constant by 0.1000 +- 0.0000"),
     ],
 )
 def test_a_gain_below_two_standard_errors_is_not_distinguishable(gain: float, se: float, said: str) -> None:
     text = render(content(gain, se))
-    assert f"the calibrated blend {said}" in text or said in text
-    assert ("not distinguishable" in text) == (0 < gain < 2 * se)
+    assert said in text and "0000.0 standard errors" not in text
+    assert ("not distinguishable" in text) == (5e-5 < abs(gain) < 2 * se)
+    assert not (se < 5e-5 and "standard errors" in text)
 
 
 def test_every_row_is_shown_with_its_interval_and_the_default_is_marked() -> None:
@@ -81,3 +85,37 @@ def test_what_is_absent_is_said_with_its_reason() -> None:
         "7 labelled units are not scored: not covered by all models" in text
         and "not scored" not in render(content())
     )
+
+
+def test_rivals_of_one_verdict_share_a_sentence_and_equal_ones_have_no_size() -> None:
+    sizes = {"a": (0.05, 0.01), "b": (-0.05, 0.01), "c": (0.01, 0.01), "d": (1e-6, 1e-9)}
+    gains = [{"first": "ridge pool", "second": n, "gain": g, "se": s} for n, (g, s) in sizes.items()]
+    text = render(content(gains=gains))
+    for said in (
+        "the ridge pool beats a (0.0500 +- 0.0100 higher)",
+        "the ridge pool LOSES TO b (0.0500 +- 0.0100 lower)",
+        "the ridge pool is not distinguishable from c (0.0100 +- 0.0100 higher)",
+        "the ridge pool scores the same as d",
+    ):
+        assert said + "\n" in text + "\n"
+
+
+def test_what_was_chosen_is_said_and_choose_has_no_article() -> None:
+    gains = [{"first": "choose", "second": "constant", "gain": 0.05, "se": 0.01}]
+    text = render(content(gains=gains, chosen="logit mean", simplest="platt"))
+    assert "choose took logit mean" in text and "\nchoose beats the constant by" in text
+    assert "the simplest within one standard error of the best is platt" in text
+    assert (
+        "the choose" not in text and "took" not in render(content()) and "simplest" not in render(content())
+    )
+
+
+def test_the_second_submission_is_told_with_its_noise_where_there_is_one() -> None:
+    pair = {"name": "greedy", "default": "choose", "gain": -0.002, "se": 0.003, "noise": 0.0041,
+            "better": 0.34, "worth": 0.001, "units": 280, "stand_in": False}  # fmt: skip
+    text = render(content(submissions=pair))
+    assert "safe is choose; bold is greedy" in text and "on 280 test units beats" in text
+    assert "noise there 0.0041" in text
+    text = render(content(submissions=pair | {"stand_in": True}))
+    assert "on a test set of 280 units, as many as are scored, beats" in text
+    assert "two submissions" not in render(content(submissions=None))

@@ -12,6 +12,7 @@ import pytest
 from kit import folds
 from kit.combine.units import gather, joins_own, labels_of
 from kit.errors import DataError, StageError
+from kit.files import write_table
 from kit.state import Run
 
 Make = Callable[..., Run]
@@ -138,3 +139,32 @@ def test_rows_of_another_role_are_no_part_of_the_folds(make_cohort: Any, make_ru
                              "role": "extra", "fold": "", "fold_site": ""}  # fmt: skip
     table.to_csv(run.folds, index=False)
     assert "x" not in gather(run).frame.index
+
+
+def test_a_given_fold_table_is_the_outer_folds_of_outside_models_too(
+    make_cohort: Any, make_run: Make
+) -> None:
+    data = make_cohort(AB, 80)
+    made = make_run(data, own={"net": 1.0})  # draws a fold table with held-out units
+    run = replace(make_run(data, {"theirs": data.predictions()}, folder="theirs"), folds_given=True)
+    run = replace(run, fold_table=made.folds)
+    level, drawn = gather(run), folds.read_folds(made.folds).drop_duplicates("unit_id").set_index("unit_id")
+    part = level.part("fold")
+    assert (part["outer"].astype(str) == drawn.loc[part.index, "fold"]).all()
+    assert set(level.part("holdout").index) == set(drawn.index[drawn["role"] == "holdout"])
+    write_table(made.folds, folds.read_folds(made.folds).iloc[1:].reset_index())
+    with pytest.raises(DataError, match="1 images of the train table are missing"):
+        gather(run)
+
+
+def test_outer_folds_are_dealt_among_the_units_that_are_covered(make_cohort: Any, make_run: Make) -> None:
+    data = make_cohort(AB, 60)
+    found = data.predictions()
+    label = data.train.set_index("image")["truth"].loc[found["image"]].to_numpy()
+    rare = [
+        found[(label == "a") | found["image"].str[1:4].isin(few)] for few in (["014"], ["014", "015", "016"])
+    ]
+    with pytest.raises(DataError, match=r"class b has 1 patient\(s\) that all models cover"):
+        gather(make_run(data, {"net": rare[0]}, folder="one"))
+    frame = gather(make_run(data, {"net": rare[1]}, folder="three")).part("fold")
+    assert frame["outer"].nunique() == 3 == frame.loc[frame["label"] == 1, "outer"].nunique()

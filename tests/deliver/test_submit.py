@@ -201,7 +201,14 @@ def test_the_manifest_says_how_the_run_was_made_and_seals_its_files(
     assert "storage" not in manifest["settings"]["tune"] and "demo" not in manifest["settings"]
     assert {"python", "numpy", "pandas", "torch"} <= set(manifest["environment"])
     assert set(manifest["files"]) == {path.name for path in folder.iterdir()} - {"manifest.json"}
-    assert set(manifest["files"]) >= {"submission.csv", "metrics.json", "second_level.json", "oof.csv"}
+    assert set(manifest["files"]) >= {
+        "submission.csv",
+        "metrics.json",
+        "second_level.json",
+        "oof.csv",
+        "oof_combined.csv",
+    }
+    assert (folder / "oof_combined.csv").read_bytes() == Path("work/strip-ai/combine/oof.csv").read_bytes()
     assert all(file_digest(folder / name) == was for name, was in manifest["files"].items())
 
 

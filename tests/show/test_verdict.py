@@ -107,5 +107,7 @@ def test_the_second_submission_is_proposed_with_its_chance() -> None:
             "better": 0.34, "worth": 0.001, "units": 280}  # fmt: skip
     _, text = verdict(numbers(submissions=pair))
     assert "greedy + platt, which scores 0.0020 ± 0.0030 higher out of fold" in text
-    assert "34 % chance to beat it on 280 test units" in text
+    assert "34 % chance to beat it on 280 test units, where the noise of that difference is 0.0040" in text
+    _, text = verdict(numbers(submissions=pair | {"stand_in": True}))
+    assert "on a test set of 280 units, as many as are scored, where" in text
     assert "bold" not in verdict(numbers(submissions=None))[1]

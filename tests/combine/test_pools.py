@@ -1,4 +1,4 @@
-"""Blends against their definitions: means, ranks, greedy selection, convex and logistic weights, chains."""
+"""Pools against their definitions: means, ranks, greedy selection, convex and logistic weights, chains."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from kit.combine.blends import (
+from kit.combine.calibrators import NoCalibration, Platt, PriorShift
+from kit.combine.inner import inner_folds
+from kit.combine.pools import (
     STRENGTHS,
     Chain,
     Convex,
@@ -23,8 +25,6 @@ from kit.combine.blends import (
     selection,
     true_probabilities,
 )
-from kit.combine.calibrators import NoCalibration, Platt, PriorShift
-from kit.combine.inner import inner_folds
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -82,15 +82,22 @@ def test_greedy_selection_is_the_one_written_plainly() -> None:
     assert np.allclose(Greedy(bags=1, share=1.0, steps=12).fit(X, y).weights_, expected)
 
 
-def test_greedy_bags_draw_from_part_of_the_models_and_are_the_same_every_time() -> None:
-    X, y = world(200, [0.2, 1.5, 0.2, 0.2])
-    single = Greedy(bags=1, share=0.5).fit(X, y).weights_
-    assert (single > 0).sum() <= 2
-    bagged = Greedy(bags=20).fit(X, y).weights_
-    assert bagged.sum() == pytest.approx(1) and (bagged > 0).all()
-    assert Greedy(share=1.0).fit(X, y).weights_.argmax() == 1
-    assert (Greedy(bags=20).fit(X, y).weights_ == bagged).all()
-    assert (Greedy(bags=20, seed=1).fit(X, y).weights_ != bagged).any()
+def test_greedy_leaves_out_a_model_that_knows_nothing() -> None:
+    X, y = world(400, [1.5, 0.01])
+    X[:, 1] = X[::-1, 1]
+    assert Greedy().fit(X, y).weights_[0] > 0.9
+    assert Greedy().fit(X[:, ::-1], y).weights_[1] > 0.9
+
+
+def test_greedy_bags_hold_three_models_at_least_and_are_the_same_every_time() -> None:
+    X, y = world(200, [0.6] * 8)
+    assert [len(bag) for bag in Greedy(share=0.1)._bags(6)] == [3] * 20
+    assert [len(bag) for bag in Greedy(bags=2)._bags(8)] == [4] * 2
+    assert [bag.tolist() for bag in Greedy()._bags(5)] == [[0, 1, 2, 3, 4]]
+    bagged = Greedy().fit(X, y).weights_
+    assert bagged.sum() == pytest.approx(1)
+    assert (Greedy().fit(X, y).weights_ == bagged).all()
+    assert (Greedy(seed=1).fit(X, y).weights_ != bagged).any()
 
 
 def test_convex_weights_of_two_models_are_the_best_of_a_grid() -> None:

@@ -1,7 +1,7 @@
-"""Blends of several models: from probabilities ``(n, M, K)`` to one probability a class.
+"""Pools of several models: from probabilities ``(n, M, K)`` to one probability a class.
 
 ==================== ==================================================== =============================
-blend                fitted                                               source
+pool                 fitted                                               source
 ==================== ==================================================== =============================
 Mean, LogitMean      nothing but class shares
 RankMean             ranks, 1 slope, K - 1 biases
@@ -9,7 +9,7 @@ Greedy               how often each model is drawn                        Caruan
 Convex               weights on the simplex, by expectation-maximisation  linear opinion pool
 NonNegativeLogistic  a weight >= 0 a model, K - 1 biases                  Breiman 1996 (stacking)
 Logistic             a weight a model and class, ridged; K - 1 biases     stacking with a ridge
-Chain                a blend, then a calibrator of what it says
+Chain                a pool, then a calibrator of what it says
 ==================== ==================================================== =============================
 
 All work on ``to_logits(X)`` or on the probabilities that these stand for: none is exactly 0 or 1.
@@ -34,6 +34,7 @@ from kit.metrics import Array
 
 GAP = 1e-6  # nats a row: how far from the best convex weights may be
 ROUNDS = 5000  # of expectation-maximisation
+BAGGED = 6  # models from which on a bag of them is more than a lottery
 STRENGTHS = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)  # C of the logistic stack, from next to nothing fitted
 
 
@@ -101,7 +102,8 @@ class Greedy(_Weighted):
 
     Args:
         bags: how many selections are averaged.
-        share: of the models that each selection may draw from.
+        share: of the models that each selection may draw from, three at least; of fewer than six models
+            all are in one bag, as a bag of one would be chosen by lot and not by the data.
         steps: draws of one selection; it is cut where its loss was lowest.
         seed: of the bags.
     """
@@ -123,11 +125,18 @@ class Greedy(_Weighted):
     def _fit(self, X: Array, labels: Labels, weight: Array, groups: Labels) -> None:
         true = np.ascontiguousarray(true_probabilities(X, labels).T)
         models = len(true)
-        size = max(1, round(self.share * models))
         self.weights_ = np.zeros(models)
-        for bag in range(self.bags):
-            mine = seeds.rng(self.seed, "greedy bag", bag, models).permutation(models)[:size]
-            self.weights_[mine] += selection(true[mine], weight, self.steps) / self.bags
+        bags = self._bags(models)
+        for mine in bags:
+            self.weights_[mine] += selection(true[mine], weight, self.steps) / len(bags)
+
+    def _bags(self, models: int) -> list[Labels]:
+        """The numbers of the models in each bag."""
+        if models < BAGGED:
+            return [np.arange(models)]
+        size = max(3, round(self.share * models))
+        draws = (seeds.rng(self.seed, "greedy bag", bag, models) for bag in range(self.bags))
+        return [draw.permutation(models)[:size] for draw in draws]
 
 
 def selection(true: Array, weight: Array, steps: int) -> Array:
