@@ -29,7 +29,7 @@ from kit.metrics import Array
 from kit.state import Run
 
 VERSION = 2
-SLOW = 40_000  # units x models from which on fitting all methods takes more than two seconds
+SLOW = 25_000  # units x models x classes from which on fitting all methods takes more than two seconds
 log = logging.getLogger("kit")
 
 
@@ -171,7 +171,8 @@ def score_oof(problem: Problem, scores: Scores) -> None:
     """Every row of the OOF set, and the default against each rival."""
     default, names = problem.default, [*problem.rivals, problem.default]
     add_raw(problem.level.oof, scores)
-    for name in tqdm(names, desc="second level", unit="method", disable=problem.rows.X[..., 0].size < SLOW):
+    quick = problem.rows.X.size < SLOW and default in choose.candidates(len(problem.run.competition.classes))
+    for name in tqdm(names, desc="second level", unit="method", disable=quick):
         kind = "default" if name == default else "pool"
         scores.add(name, kind, problem.nested(name, problem.outer), True)
     if (reason := _site_reason(problem.frame.assign(site=problem.sites))) is None:
