@@ -1,4 +1,4 @@
-"""The environment of the peers: a venv of its own, made once from ``peers-requirements.txt``."""
+"""The environment of the peers: a venv of its own, made once from ``requirements.txt``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from kit.errors import KitError
 
 ROOT = Path(__file__).resolve().parents[2]
-REQUIREMENTS = Path(__file__).with_name("peers-requirements.txt")
+REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 FOLDER = ROOT / "work" / "bench-peers"
 STAMP = "requirements.sha256"
 
