@@ -115,13 +115,7 @@ def stage_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="stage", metavar="stage", required=True)
     for stage in STAGES.values():
-        command = commands.add_parser(
-            stage.name,
-            help=stage.help,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            description=sentence(stage.help),
-            epilog=settings_help(stage.groups),
-        )
+        command = subcommand(commands, stage.name, stage.help, stage.groups)
         add_options(command)
         if stage.name == "fold":
             command.add_argument(
@@ -142,13 +136,7 @@ def stage_parser() -> argparse.ArgumentParser:
             help="repeat the stage although it is finished",
         )
     for extra in COMMANDS.values():
-        command = commands.add_parser(
-            extra.name,
-            help=extra.help,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            description=sentence(extra.help),
-            epilog=settings_help(extra.groups),
-        )
+        command = subcommand(commands, extra.name, extra.help, extra.groups)
         add_options(command, without=extra.without)
         extra.options(command)
     return parser
@@ -172,9 +160,17 @@ def flow_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def sentence(text: str) -> str:
-    """A line of help as a sentence."""
-    return text.capitalize() + ("" if text.endswith("?") else ".")
+def subcommand(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, groups: Sequence[str]
+) -> argparse.ArgumentParser:
+    """A command with its line of help, as a sentence, and the settings that it depends on."""
+    return commands.add_parser(
+        name,
+        help=text,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=text.capitalize() + ("" if text.endswith("?") else "."),
+        epilog=settings_help(groups),
+    )
 
 
 def settings_help(groups: Sequence[str]) -> str:

@@ -153,18 +153,14 @@ def matrices(run: Run, frame: pd.DataFrame, own: bool) -> dict[str, Array | str]
         frame: units by unit_id, with their site.
         own: whether our own models take part, so that our own ``images.csv`` is of these images.
     """
-    task, units = run.competition, run.tables.train["unit_id"]
+    units = run.tables.train["unit_id"]
     images = run.folder("tile") / "images.csv"
     found: dict[str, Array | str] = {}
-    if run.external.meta:
-        table, is_unit = external_metadata(run.external.meta, task.image, task.unit)
-        table = table.drop(columns=task.label, errors="ignore")  # a table of labels may be given
-        table = table if is_unit else by_unit(table, units)
-        found["metadata only"] = _matrix(table, frame, frame["site"])
-    elif own and images.is_file():
-        found["metadata only"] = _matrix(by_unit(tile_metadata(images), units), frame, frame["site"])
-    else:
+    table = _known(run, own, units)
+    if table is None:
         found["metadata only"] = "no metadata was given (--meta FILE)"
+    else:
+        found["metadata only"] = _matrix(table, frame, frame["site"])
     if own and images.is_file():
         for name, table in shortcut_features(images).items():
             found[name] = _matrix(by_unit(table, units, count=False), frame, None)
@@ -178,29 +174,43 @@ def everywhere(run: Run, frame: pd.DataFrame, own: bool) -> pd.DataFrame:
     Raises:
         SettingError: there are none.
     """
-    task, tables = run.competition, [run.tables.train, run.tables.test]
-    images = pd.concat([table[["unit_id", "site"]] for table in tables if table is not None])
-    images = images[~images.index.duplicated()]  # a public test may be made of training images
-    units = images.drop_duplicates("unit_id").set_index("unit_id")["site"]
+    tables = [table["unit_id"] for table in (run.tables.train, run.tables.test) if table is not None]
+    units = pd.concat(tables)
+    units = units[~units.index.duplicated()]  # a public test may be made of training images
+    table = _known(run, own, units, ("train", "test"))
+    if table is None:
+        raise SettingError("combine.fusion=true needs metadata", "give --meta FILE, or run tile first")
+    if lacking := _lacks(table, frame.index):
+        raise SettingError(f"combine.fusion=true: {lacking}", "complete the file given to --meta")
+    return features(table.reindex(units.unique()), None)
+
+
+def _known(
+    run: Run, own: bool, units: pd.Series[str], splits: tuple[str, ...] = ("train",)
+) -> pd.DataFrame | None:
+    """Metadata by unit_id: of the file that was given, or else of our own tiles; ``None``: there are none.
+
+    Args:
+        units: the unit of each image.
+    """
+    task, images = run.competition, run.folder("tile") / "images.csv"
     if run.external.meta:
         table, is_unit = external_metadata(run.external.meta, task.image, task.unit)
-        table = table.drop(columns=task.label, errors="ignore")
-        table = table if is_unit else by_unit(table, images["unit_id"])
-    elif own and (path := run.folder("tile") / "images.csv").is_file():
-        table = by_unit(tile_metadata(path, ("train", "test")), images["unit_id"])
-    else:
-        raise SettingError("combine.fusion=true needs metadata", "give --meta FILE, or run tile first")
-    found = _matrix(table, units.loc[frame.index].to_frame(), None)
-    if isinstance(found, str):
-        raise SettingError(f"combine.fusion=true: {found}", "complete the file given to --meta")
-    return features(table.reindex(units.index), None)
+        table = table.drop(columns=task.label, errors="ignore")  # a table of labels may be given
+        return table if is_unit else by_unit(table, units)
+    return by_unit(tile_metadata(images, splits), units) if own and images.is_file() else None
 
 
 def _matrix(table: pd.DataFrame, frame: pd.DataFrame, sites: pd.Series[str] | None) -> Array | str:
-    missing = ~frame.index.isin(table.index)
-    if missing.mean() > MOST_MISSING:
-        return f"the metadata lacks {missing.sum()} of {len(frame)} units"
-    return features(table.reindex(frame.index), sites).to_numpy(dtype=np.float64)
+    lacking = _lacks(table, frame.index)
+    return lacking or features(table.reindex(frame.index), sites).to_numpy(dtype=np.float64)
+
+
+def _lacks(table: pd.DataFrame, units: pd.Index) -> str:
+    """Why these metadata are too few, if they are."""
+    missing = ~units.isin(table.index)
+    few = missing.mean() > MOST_MISSING
+    return f"the metadata lacks {missing.sum()} of {len(units)} units" if few else ""
 
 
 def nested(matrix: Array, labels: NDArray[np.int64], outer: NDArray[np.int64], metric: Metric) -> Array:

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from kit import metrics
 from kit.combine import audit, parts, reliability, second_level
 from kit.combine.aggregate import UnitLogits
 from kit.combine.audit import Draws, Mismatch, Pooled
@@ -88,7 +87,7 @@ def sites(problem: Problem, scores: Scores) -> dict[str, Any]:
         return {"parts": found, "left_out": None}
     without = parts.by_name(metric, frame, "site", scores.values[unseen], run.seed)
     rows = [row | {"left_out": asdict(part)} for row, part in zip(found, without, strict=True)]
-    return {"parts": rows, "left_out": _compared(problem, scores, seen, unseen)}
+    return {"parts": rows, "left_out": scores.difference(seen, unseen)}
 
 
 def classes(problem: Problem, scores: Scores) -> list[dict[str, Any]]:
@@ -106,18 +105,6 @@ def _views(problem: Problem, scores: Scores) -> tuple[str, str | None]:
     """The names of the default's rows: nested by group and, where there is one, leave-site-out."""
     by_site = f"{problem.default}, by site"
     return problem.default, by_site if by_site in scores.values else None
-
-
-def _compared(problem: Problem, scores: Scores, first: str, second: str) -> dict[str, Any]:
-    """The paired difference of two rows."""
-    found = metrics.compare(
-        problem.run.competition.metric,
-        scores.labels,
-        scores.values[first],
-        scores.values[second],
-        scores.bootstrap,
-    )
-    return asdict(found)
 
 
 # --- calibration ------------------------------------------------------------------------------------
@@ -156,8 +143,7 @@ def shortcuts(problem: Problem, scores: Scores) -> list[dict[str, Any]]:
     """What the default gains over each baseline, or why there is none."""
     baselines = [row for row in scores.rows if row["kind"] == "baseline"]
     found = [
-        {"name": row["name"], "score": row["score"]}
-        | _compared(problem, scores, problem.default, row["name"])
+        {"name": row["name"], "score": row["score"]} | scores.difference(problem.default, row["name"])
         for row in baselines
     ]
     known = {"limit", "the held-out set", f"{problem.default}, by site"}

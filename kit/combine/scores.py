@@ -64,13 +64,13 @@ class Scores:
         """Say why a row is absent."""
         self.absent.append({"name": name, "reason": reason})
 
+    def difference(self, first: str, second: str) -> dict[str, Any]:
+        """How much lower one row scores than another, paired."""
+        metric, values = self.run.competition.metric, self.values
+        found = metrics.compare(metric, self.labels, values[first], values[second], self.bootstrap)
+        return asdict(found)
+
     def gain(self, first: str, second: str) -> None:
-        """Compare two rows, paired."""
-        found = metrics.compare(
-            self.run.competition.metric,
-            self.labels,
-            self.values[first],
-            self.values[second],
-            self.bootstrap,
-        )
-        self.gains.append({"first": first, "second": second, "set": self.set, **asdict(found)})
+        """Compare two rows for the table."""
+        names = {"first": first, "second": second, "set": self.set}
+        self.gains.append(names | self.difference(first, second))

@@ -322,14 +322,13 @@ def _write_test(problem: Problem, fitted: Mapping[str, Informed | None]) -> None
     if lacking and run.tables.test is not None:
         log.info("no test predictions of %s: there will be nothing to submit", ", ".join(lacking))
     frame = pd.DataFrame() if lacking else level.test_frame(run)
+    rows = problem.known(level.test, frame) if len(frame) else None
     for name, method in fitted.items():
-        values = None if method is None or not len(frame) else problem.known(level.test, frame)
-        _write_units(
-            run.folder("combine") / f"{name}.csv",
-            problem,
-            frame.index if values is not None else pd.Index([]),
-            None if method is None or values is None else method.predict_proba(values),
-        )
+        path = run.folder("combine") / f"{name}.csv"
+        if method is None or rows is None:
+            _write_units(path, problem, pd.Index([]), None)
+        else:
+            _write_units(path, problem, frame.index, method.predict_proba(rows))
 
 
 def _write_units(path: Path, problem: Problem, units: pd.Index, values: Array | None) -> None:
