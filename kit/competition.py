@@ -36,11 +36,23 @@ class FoldPlan:
 class TileGrid:
     """Which tiles of an image a backbone sees."""
 
+    recipe: Literal["grid", "by-aspect", "roi", "seed-overview"] = "grid"  # see kit.read.recipes
     size: int = 224  # pixels of a stored tile, each side
     scale: float = 8.0  # level-0 pixels a tile pixel; a photograph is resized instead
-    count: int = 16  # best tiles kept an image
+    mpp: float = 0.0  # micrometres a tile pixel, instead of scale; 0: scale counts
+    slide_mpp: float = 0.0  # micrometres a level-0 pixel where the file does not say it plausibly
+    count: int = 16  # best tiles kept an image; 0: all
     min_tissue: float = 0.25  # least tissue share of a kept tile
+    overlap: float = 0.0  # share of a tile's side that its neighbour has too
+    rank: Literal["tissue", "darkness", "spread"] = "tissue"  # what makes a tile better
+    contrast: float = 0.0  # least standard deviation of the grey levels of a kept tile
+    colour: Literal["none", "background", "reinhard", "macenko"] = "none"  # normalisation
     overview: int = 32  # level-0 pixels an overview pixel
+    sections: bool = True  # find repeated sections and weigh their tiles
+    index: bool = True  # read tiled TIFF by its own index; false: everything through OpenSlide
+    skip: bool = True  # do not decode tiles whose byte counts say that they are blank
+    slide_seconds: float = 120.0  # projected cost above which a slide gets fewer, coarser tiles
+    slide_mib: float = 1024.0  # the same for memory
 
 
 @dataclass(frozen=True)
@@ -71,6 +83,7 @@ class Training:
     drop: float = 0.2
     pool: Literal["mean", "attention"] = "mean"
     bag: int = 8  # tiles drawn from a bag in an epoch
+    turned: tuple[str, ...] = ()  # turned copies of a training image, by class in its order: "1,3"
     augment: float = 0.5  # strength, 0 to 1
     views: int = 2  # stored views a tile in frozen mode; the first is the tile itself
     precision: Literal["no", "bf16", "fp16"] = "no"  # of training; predictions are always fp32

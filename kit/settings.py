@@ -49,7 +49,9 @@ RANGES = {
     "fold.holdout": (0, math.inf),
     "fold.holdout_share": (0, 1),
     "tile.scale": (0.1, 32),  # a tile is cut from size x scale pixels, held in memory
+    "tile.count": (0, math.inf),
     "tile.min_tissue": (0, 1),
+    "tile.overlap": (0, 0.9),
     "tune.trials": (0, math.inf),
     "train.drop": (0, 1),
     "train.augment": (0, 1),

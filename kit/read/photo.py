@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from kit.competition import TileGrid
 from kit.errors import ImageError
 from kit.files import split_archive
 from kit.read.reader import ImageMissing, Pixels, check_there, resized
@@ -24,6 +25,9 @@ class Photo:
     """An open photograph: a :class:`kit.read.reader.Reader`, and a bag of one."""
 
     tileable = False
+    how = "Pillow"
+    kind = "photo"
+    mpp = None
 
     def __init__(self, path: Path) -> None:
         check_there(path)
@@ -45,6 +49,13 @@ class Photo:
         width, height = self.size
         return resized(self._pixels, -(-width // factor), -(-height // factor))
 
+    def decoded(self, factor: float, area: int | None = None) -> float:
+        """See :meth:`Reader.decoded`."""
+        return float(area or self.size[0] * self.size[1])
+
+    def detail(self, factor: int) -> None:
+        """See :meth:`Reader.detail`; a photograph's is not known."""
+
     def region(self, x: int, y: int, size: int, out: int) -> Pixels:
         """See :meth:`Reader.region`."""
         square = np.full((size, size, 3), 255, np.uint8)
@@ -60,8 +71,8 @@ class Photo:
         del self._pixels
 
 
-def open_image(path: Path) -> Photo:
-    """Open a photograph.
+def open_image(path: Path, grid: TileGrid) -> Photo:
+    """Open a photograph; nothing of ``grid`` concerns it.
 
     Raises:
         ImageError: it is missing, or no picture that Pillow can decode to its end.

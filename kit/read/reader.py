@@ -11,10 +11,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kit.competition import TileGrid
 from kit.errors import ImageError, SettingError
 from kit.files import split_archive
 
+# Images are read side by side, a thread each: OpenCV's own threads would only compete with them.
+cv2.setNumThreads(1)
+
 Pixels: TypeAlias = NDArray[np.uint8]  # (height, width, 3), red first
+WHITE: Pixels = np.full(3, 255, np.uint8)
+MPP = (0.02, 20.0)  # micrometres a pixel that a microscope can have
+LONGEST = 2**20  # pixels of the longest side of a slide: a glass of 76 mm at 0.07 micrometres a pixel
+MOST = 2**37  # pixels of the largest slide
 
 
 class ImageMissing(ImageError):
@@ -31,6 +39,32 @@ class Reader(Protocol):
     @property
     def tileable(self) -> bool:
         """Whether tiles are chosen on it; if not, the whole image is one tile."""
+
+    @property
+    def how(self) -> str:
+        """By what it is read, and why, for the log and ``images.csv``."""
+
+    @property
+    def kind(self) -> str:
+        """What decodes it, as :data:`kit.read.budget.SPEED` names it."""
+
+    def decoded(self, factor: float, area: int | None = None) -> float:
+        """How many pixels have to be decoded to see the image ``factor`` times smaller, by its header.
+
+        Args:
+            area: of a part of it in level-0 pixels, which is decoded whole; None: an overview.
+        """
+
+    @property
+    def mpp(self) -> float | None:
+        """Micrometres a level-0 pixel, where the file says it plausibly."""
+
+    def detail(self, factor: int) -> NDArray[np.float32] | None:
+        """A map of how much fine detail there is, which an overview has lost; None where it is not free.
+
+        Returns:
+            float32 of the shape of ``overview(factor)``.
+        """
 
     def overview(self, factor: int) -> Pixels:
         """The image with ``factor`` x ``factor`` level-0 pixels averaged into one.
@@ -51,7 +85,7 @@ class Reader(Protocol):
     def __exit__(self, *error: object) -> None: ...
 
 
-def opener(name: str) -> Callable[[Path], Reader]:
+def opener(name: str) -> Callable[[Path, TileGrid], Reader]:
     """The ``open_image`` of ``kit.read.<name>``: what ``Competition.reader`` names.
 
     Raises:
@@ -68,7 +102,7 @@ def opener(name: str) -> Callable[[Path], Reader]:
         raise SettingError(
             f"there is no reader '{name}'", "a reader is a module of kit.read, as slide or photo"
         )
-    opened: Callable[[Path], Reader] = found
+    opened: Callable[[Path, TileGrid], Reader] = found
     return opened
 
 
@@ -90,6 +124,35 @@ def check_there(path: Path) -> None:
             raise ImageError(f"{path}: the file is empty", "download it again")
     except OSError as error:  # a name that is too long, a folder that may not be entered
         raise ImageError(f"{path}: {error.strerror}", hint) from error
+
+
+def check_size(path: Path, size: tuple[int, int]) -> None:
+    """Refuse what no slide can be, before time and memory are given to it.
+
+    Args:
+        size: width and height as the header declares them, px.
+
+    Raises:
+        ImageError: it has no pixels, or more than any slide.
+    """
+    width, height = size
+    if not (0 < width <= LONGEST and 0 < height <= LONGEST and width * height <= MOST):
+        raise ImageError(
+            f"{path}: it declares {width} x {height} pixels, which no slide has",
+            "its header is damaged: download it again",
+        )
+
+
+def plausible_mpp(micrometres: float | str | None) -> float | None:
+    """Micrometres a pixel, or None where they are absent or cannot be a microscope's.
+
+    Most slides carry a library's default of 10 pixels a centimetre.
+    """
+    try:
+        value = float(micrometres or 0)
+    except ValueError:
+        return None
+    return value if MPP[0] <= value <= MPP[1] else None
 
 
 def resized(pixels: Pixels, width: int, height: int) -> Pixels:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kit.competition import TileGrid
 from kit.errors import ImageError
 from kit.read import photo
 from kit.read.reader import ImageMissing
@@ -21,13 +22,13 @@ COLOURS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 
 
 def pixels_of(path: Path) -> Any:
-    with photo.open_image(path) as image:
+    with photo.open_image(path, TileGrid()) as image:
         return image.overview(1)
 
 
 def test_a_photograph_is_read_as_it_is(tmp_path: Path) -> None:
     Image.fromarray(COLOURS).save(tmp_path / "a.png")
-    with photo.open_image(tmp_path / "a.png") as image:
+    with photo.open_image(tmp_path / "a.png", TileGrid()) as image:
         assert image.size == (60, 40) and not image.tileable
         np.testing.assert_array_equal(image.overview(1), COLOURS)
         assert image.overview(16).shape == (3, 4, 3)
@@ -73,9 +74,9 @@ def test_a_photograph_inside_an_archive_is_read(tmp_path: Path) -> None:
     archive = zipped(tmp_path / "photos.zip", ["a/ä b.png"])
     np.testing.assert_array_equal(pixels_of(archive / "a" / "ä b.png"), COLOURS)
     with pytest.raises(ImageMissing, match=r"photos\.zip has no such file"):
-        photo.open_image(archive / "a" / "c.png")
+        photo.open_image(archive / "a" / "c.png", TileGrid())
     with pytest.raises(ImageMissing):
-        photo.open_image(tmp_path / "others.zip" / "a.png")
+        photo.open_image(tmp_path / "others.zip" / "a.png", TileGrid())
 
 
 def test_the_directory_of_an_archive_is_read_once_by_many_threads(tmp_path: Path, monkeypatch: Any) -> None:
@@ -110,7 +111,7 @@ def test_a_truncated_photograph_is_an_image_error(suffix: str, kept: float, tmp_
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * kept)])
     with pytest.raises(ImageError, match=r"a\."):
-        photo.open_image(path)
+        photo.open_image(path, TileGrid())
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's own about damaged tags
@@ -132,9 +133,9 @@ def test_damaged_bytes_are_an_image_error_or_a_picture_and_nothing_else(tmp_path
 def test_what_is_no_picture_is_an_image_error(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("hello")
     with pytest.raises(ImageError, match="not a picture"):
-        photo.open_image(tmp_path / "a.png")
+        photo.open_image(tmp_path / "a.png", TileGrid())
     (tmp_path / "bad.zip").write_text("hello")
     with pytest.raises(ImageError, match="zip"):
-        photo.open_image(tmp_path / "bad.zip" / "a.png")
+        photo.open_image(tmp_path / "bad.zip" / "a.png", TileGrid())
     with pytest.raises(ImageMissing):
-        photo.open_image(tmp_path / "none.png")
+        photo.open_image(tmp_path / "none.png", TileGrid())

@@ -1,0 +1,164 @@
+"""The bytes of one TIFF tile into its pixels: Deflate, LZW, JPEG, or none; with a predictor or not.
+
+Every decoder writes where it is told and never more than a tile has: a small file that declares a huge
+tile, or inflates without end, costs one tile of memory and is refused.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import cv2
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from kit.read.reader import Pixels
+
+Bytes: TypeAlias = NDArray[np.uint8]
+Inflate: TypeAlias = Callable[..., object]
+
+# TIFF's numbers of compressions; the second two of Deflate are the registered and the older one.
+NONE, LZW, JPEG, DEFLATE, OLD_DEFLATE = 1, 5, 7, 8, 32946
+LOSSLESS = (LZW, DEFLATE, OLD_DEFLATE)
+INFLATE: dict[int, Inflate] = {
+    LZW: imagecodecs.lzw_decode,
+    DEFLATE: imagecodecs.deflate_decode,
+    OLD_DEFLATE: imagecodecs.deflate_decode,
+}
+REDUCED = 8  # times smaller: a pixel for each block of a JPEG, its mean
+
+
+# A stream may carry an orientation, which a TIFF's tile does not have.
+_EIGHTH = cv2.IMREAD_REDUCED_COLOR_8 | cv2.IMREAD_IGNORE_ORIENTATION
+
+
+class TileError(Exception):
+    """The bytes of a tile are no tile; the reader says which."""
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How the tiles of one level are encoded. Tiles have three channels of 8 bits.
+
+    compression, predictor: as TIFF numbers them; predictor 2 is the horizontal difference.
+    width, height: of a tile.
+    tables: the quantisation and Huffman tables that all JPEG tiles share, or nothing.
+    ycbcr: whether JPEG tiles hold luma and chroma, not red, green and blue.
+    """
+
+    compression: int
+    predictor: int
+    width: int
+    height: int
+    tables: bytes = b""
+    ycbcr: bool = False
+
+    def decode(self, data: bytes, out: Pixels) -> None:
+        """Decode one tile into ``out``, uint8 (height, width, 3), which may be a part of a larger array.
+
+        Raises:
+            TileError: the bytes are damaged, too few, or of another size.
+        """
+        try:
+            if self.compression == JPEG:
+                self._decode_jpeg(data, out)
+            elif self.compression == NONE:
+                self._checked(len(data))
+                out[...] = np.frombuffer(data, np.uint8, out.size).reshape(out.shape)
+            else:
+                self._inflate(data, out)
+        except TileError:
+            raise
+        except (RuntimeError, ValueError, TypeError) as error:  # what imagecodecs raises on damaged bytes
+            raise TileError(" ".join(str(error).split()) or type(error).__name__) from error
+
+    def decode_reduced(self, data: bytes, out: Pixels) -> None:
+        """Decode one JPEG tile at an eighth of its size, from the first cosine coefficient of each block.
+
+        At a half or a quarter a pixel would be no mean, and fine detail would come back as other colours.
+
+        Args:
+            out: uint8 (height / 8, width / 8, 3).
+
+        Raises:
+            TileError: as ``decode``.
+        """
+        self._check_jpeg(data)
+        pixels = cv2.imdecode(np.frombuffer(self._whole(data), np.uint8), _EIGHTH)
+        if pixels is None or pixels.shape != out.shape:
+            raise TileError("its JPEG stream is damaged")
+        out[...] = pixels[:, :, ::-1]
+
+    def _inflate(self, data: bytes, out: Pixels) -> None:
+        pixels = _scratch(out.shape)
+        flat = pixels.reshape(-1)
+        found = INFLATE[self.compression](data, out=flat)
+        self._checked(len(found))  # type: ignore[arg-type]
+        if self.predictor == 2:
+            imagecodecs.delta_decode(pixels, axis=1, out=out)
+        else:
+            out[...] = pixels
+
+    def _decode_jpeg(self, data: bytes, out: Pixels) -> None:
+        self._check_jpeg(data)
+        colours = "ycbcr" if self.ycbcr else "rgb"
+        tables = self.tables or None
+        out[...] = imagecodecs.jpeg8_decode(data, tables=tables, colorspace=colours, outcolorspace="rgb")
+
+    def _checked(self, length: int) -> None:
+        if length < self.width * self.height * 3:
+            raise TileError(f"it has {length} bytes of pixels, not {self.width * self.height * 3}")
+
+    def _check_jpeg(self, data: bytes) -> None:
+        """A stream says its own size: read it before memory is given to it."""
+        size = jpeg_size(data)
+        if size != (self.width, self.height):
+            raise TileError(f"its JPEG stream is of {size[0]} x {size[1]} pixels")
+
+    def _whole(self, data: bytes) -> bytes:
+        """A JPEG file of its own: shared tables put in, and its colours as the TIFF says, not the stream."""
+        segments = list(_segments(data))
+        kept = [data[start:end] for marker, start, end in segments if not 0xE0 <= marker <= 0xEF]
+        body = b"".join([*kept, data[segments[-1][2] :]])
+        tables = self.tables[2:-2] if self.tables else b""
+        # Adobe's marker, whose last byte says: 1, luma and chroma; 0, as it is.
+        adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([int(self.ycbcr)])
+        return b"\xff\xd8" + adobe + tables + body
+
+
+def jpeg_size(data: bytes) -> tuple[int, int]:
+    """Width and height in the frame header of a JPEG stream.
+
+    Raises:
+        TileError: it has none.
+    """
+    for marker, start, _ in _segments(data):
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", data[start + 5 : start + 9])
+            return width, height
+    raise TileError("it is no JPEG stream")
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and end of each segment before the pixels of a JPEG stream, as far as they make sense."""
+    place = 2
+    while place + 9 <= len(data) and data[place] == 0xFF and data[place + 1] != 0xDA:
+        end = place + 2 + int(struct.unpack(">H", data[place + 2 : place + 4])[0])
+        yield data[place + 1], place, end
+        place = end
+
+
+_local = threading.local()
+
+
+def _scratch(shape: tuple[int, ...]) -> Bytes:
+    """A buffer of this thread that is used again and again."""
+    found: Bytes | None = getattr(_local, "buffer", None)
+    if found is None or found.shape != shape:
+        found = _local.buffer = np.empty(shape, np.uint8)
+    return found
