@@ -1,4 +1,4 @@
-"""Where the tissue is on a slide, from its overview: background colour, then optical density.
+"""Where the tissue is on a slide, from its overview, and what else lies there.
 
 Glass is white on some scanners, grey-green, violet or pink on others; a fixed brightness would call
 the whole of such a slide tissue. Densities are relative to the colour that the slide itself shows.
@@ -6,25 +6,112 @@ the whole of such a slide tissue. Densities are relative to the colour that the 
 
 from __future__ import annotations
 
-from typing import TypeAlias, TypeVar
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from kit.read import artefacts
 from kit.read.reader import Pixels
 
 Mask: TypeAlias = NDArray[np.bool_]
-Densities: TypeAlias = NDArray[np.float32]
-Number = TypeVar("Number", np.uint8, np.float32)
+Box: TypeAlias = tuple[int, int, int, int]
 
-BLACK = 48  # no channel above it: border, label or ink; even folded tissue keeps some colour
+KINDS = ("background", "tissue", "fold", "blur", "pen", "bubble", "edge", "dust", "border")
+TISSUE, FOLD, BLUR, PEN, BUBBLE, EDGE, DUST, BORDER = range(1, 9)
+
 FLAT = 0.4  # share of the pixels, the flattest, among which the background is looked for
+ENOUGH = 400_000  # pixels that are enough to estimate a background
 DENSE = (0.08, 0.15)  # limits of the density that is surely tissue
 PALE = 0.05  # density that is tissue where it hangs together with dense tissue
+MIXED = 0.3  # density of a pixel beside glass, of the greatest near it, below which it is mostly glass
 SPECK = 1e-4  # share of the slide below which a component is dust
+LISTED = 50  # removed regions that are listed one by one
+VISIBLE = 2e-5  # share of the slide below which a removed region is not listed by itself
 WHITE = np.full(3, 255, np.uint8)
+
+
+@dataclass(frozen=True)
+class Removed:
+    """A region that is not fit for tiles: its share of the slide, its box (x, y, w, h) in overview pixels."""
+
+    kind: str
+    share: float
+    box: Box
+
+
+@dataclass(frozen=True, eq=False)
+class Tissue:
+    """What each pixel of an overview shows.
+
+    Attributes:
+        background: the colour of empty glass, uint8 (3,).
+        kinds: positions in ``KINDS``, uint8 (height, width).
+        removed: the largest regions of every kind but background and tissue, largest first; the
+            regions too many or too small to be listed are one entry a kind.
+    """
+
+    background: Pixels
+    kinds: NDArray[np.uint8]
+    removed: tuple[Removed, ...]
+
+    @property
+    def mask(self) -> Mask:
+        """All true tissue, spoiled or not: bool (height, width)."""
+        true: Mask = (self.kinds >= TISSUE) & (self.kinds <= BLUR)
+        return true
+
+    @property
+    def usable(self) -> Mask:
+        """The tissue that is fit for tiles: neither folded nor out of focus."""
+        fit: Mask = self.kinds == TISSUE
+        return fit
+
+    @property
+    def share(self) -> float:
+        """The share of the slide that is true tissue."""
+        return float(self.mask.mean()) if self.kinds.size else 0.0
+
+    def reasons(self) -> dict[str, float]:
+        """The share of the slide that each kind of artefact covers, greatest first; absent kinds left out."""
+        counts = {kind: int((self.kinds == KINDS.index(kind)).sum()) for kind in KINDS[FOLD:]}
+        shares = {kind: count / self.kinds.size for kind, count in counts.items() if count}
+        return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+
+def find(
+    overview: Pixels, background: Pixels | None = None, detail: NDArray[np.float32] | None = None
+) -> Tissue:
+    """Find the tissue of a slide, and tell artefacts apart.
+
+    Pale pixels count where they hang together with dense ones, so that fibrin is found and shadows
+    are not.
+
+    Args:
+        overview: the slide, made small: uint8 (height, width, 3).
+        background: the colour of its glass, uint8 (3,); estimated where it is None.
+        detail: compressed bytes per pixel at each pixel of the overview, float32 (height, width): a
+            score of focus that is far better than what the overview itself shows.
+    """
+    colour = background_colour(overview) if background is None else background
+    kinds = np.zeros(overview.shape[:2], np.uint8)
+    if kinds.size == 0:
+        return Tissue(colour, kinds, ())
+    seen = artefacts.view(overview, colour)
+    dark = artefacts.black(overview)
+    dense, pale = _thresholds(seen.most, ~dark)
+    found = (seen.most > pale) | dark
+    _set_apart(kinds, seen, found, dark)
+    found &= kinds == 0
+    found &= ~_fringe(found, seen.most)
+    whole = cv2.morphologyEx(found.view(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)).view(np.bool_)
+    _sort_out(kinds, seen, whole, seen.most > dense)
+    tissue = kinds == TISSUE
+    kinds[artefacts.blurred(seen, tissue, detail)] = BLUR
+    kinds[artefacts.folds(seen, tissue, dark)] = FOLD
+    return Tissue(colour, kinds, _removed(kinds))
 
 
 def background_colour(overview: Pixels) -> Pixels:
@@ -33,104 +120,132 @@ def background_colour(overview: Pixels) -> Pixels:
     Glass is flat, bright, and much of it has one colour; so this is the mode of the flattest
     pixels, weighted by their darkest channel (dyes darken at least one), refined by a median.
     """
-    pixels = overview[_flat(overview)]
+    step = max(1, round((overview.shape[0] * overview.shape[1] / ENOUGH) ** 0.5))
+    overview = np.ascontiguousarray(overview[::step, ::step])
+    pixels = overview[_flat(overview)] if overview.size else overview.reshape(0, 3)
     if len(pixels) == 0:
         return WHITE
-    darkest, _ = _extremes(pixels)
-    weight = (darkest / 255.0) ** 6
-    bins = np.ravel_multi_index(tuple((pixels >> 3).T), (32, 32, 32))
-    counts = np.bincount(bins, weight, 32**3).reshape(32, 32, 32)
-    # A peak on the border of two bins must not lose to a lower one in the middle of a bin.
-    smooth = ndimage.uniform_filter(counts, 3, mode="constant")
-    peak = np.unravel_index(smooth.argmax(), smooth.shape)
-    centre = np.array(peak) * 8 + 4
-    near = pixels[(np.abs(pixels.astype(np.int16) - centre) <= 12).all(axis=1)]
+    darkest = pixels.min(axis=1)
+    weight = (np.arange(256) / 255.0) ** 6
+    bins = pixels >> 3
+    places = (bins[:, 0].astype(np.int32) << 10) | (bins[:, 1].astype(np.int32) << 5) | bins[:, 2]
+    counts = np.bincount(places, weight[darkest], 32**3).reshape(32, 32, 32).astype(np.float64)
+    centre = np.array(np.unravel_index(_smoothed(counts).argmax(), counts.shape)) * 8 + 4
+    lowest, highest = (np.clip(centre + way, 0, 255).astype(np.uint8) for way in (-12, 12))
+    near = pixels[((pixels >= lowest) & (pixels <= highest)).all(axis=1)]
     colour = np.median(near, axis=0).astype(np.uint8)
     # Strong colour is no glass: the picture is all tissue.
     return WHITE if colour.min() < 128 and np.ptp(colour) > 40 else colour
 
 
 def tissue_mask(overview: Pixels, background: Pixels) -> Mask:
-    """Which pixels of an overview (height, width, 3) are tissue: bool (height, width).
-
-    Pale pixels count where they hang together with dense ones, so that fibrin is found and shadows
-    are not. Black borders, grey edges that run into them or off the slide, and dust are no tissue.
-    """
-    density = _density(overview, background)
-    _, most = _extremes(density)
-    black = _black(overview)
-    dense, pale = _thresholds(most[~black])
-    found = (most > pale) & ~black
-    found &= ~_edges(density, found, black)
-    opened = cv2.morphologyEx(found.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    return _components(opened.astype(bool), most > dense)
+    """Which pixels of an overview (height, width, 3) are tissue, spoiled or not: bool (height, width)."""
+    return find(overview, background).mask
 
 
-def _extremes(values: NDArray[Number]) -> tuple[NDArray[Number], NDArray[Number]]:
-    """The least and greatest channel, the last axis; NumPy is ten times slower along so short an axis."""
-    red, green, blue = np.moveaxis(values, -1, 0)
-    return np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
+def _smoothed(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Each bin of (n, n, n) with its neighbours: a peak between two bins must not lose to a lower one."""
+    for axis in range(3):
+        wide = np.pad(counts, [(1, 1) if other == axis else (0, 0) for other in range(3)])
+        low, middle, high = (np.take(wide, range(s, s + counts.shape[axis]), axis) for s in range(3))
+        counts = low + middle + high
+    return counts
 
 
 def _flat(overview: Pixels) -> Mask:
     """The pixels that differ least from their neighbours, black ones left out."""
     smooth = cv2.blur(overview, (3, 3))
     cross = np.ones((3, 3), np.uint8)
-    _, contrast = _extremes(cv2.dilate(smooth, cross) - cv2.erode(smooth, cross))
-    _, brightest = _extremes(overview)
-    usable: Mask = brightest >= BLACK
+    _, contrast = artefacts.extremes(cv2.subtract(cv2.dilate(smooth, cross), cv2.erode(smooth, cross)))
+    _, brightest = artefacts.extremes(overview)
+    usable: Mask = brightest >= artefacts.BLACK
     if not usable.any():
         return usable
     flat: Mask = usable & (contrast <= np.quantile(contrast[usable], FLAT))
     return flat
 
 
-def _density(overview: Pixels, background: Pixels) -> Densities:
-    """Optical density of each channel against the background, never negative, a little smoothed."""
-    grey = np.arange(256, dtype=np.float32)[:, None, None]
-    table = np.maximum(-np.log10((grey + 1) / (background.astype(np.float32) + 1)), 0)
-    return np.asarray(cv2.LUT(cv2.GaussianBlur(overview, (0, 0), 1.0), table), np.float32)
-
-
-def _black(overview: Pixels) -> Mask:
-    """Black pixels, and those around them that mix black with the glass."""
-    least, most = _extremes(overview)
-    dark = (most < BLACK) & (most - least < BLACK // 3)
-    return np.asarray(cv2.dilate(dark.astype(np.uint8), np.ones((5, 5), np.uint8)), np.bool_)
-
-
-def _thresholds(density: Densities) -> tuple[float, float]:
-    """The densities above which a pixel is surely, and perhaps, tissue.
+def _thresholds(density: NDArray[np.uint8], light: Mask) -> tuple[float, float]:
+    """The densities, in steps, above which a pixel is surely, and perhaps, tissue.
 
     The first is Otsu's split within sane limits: on a slide of dark clots it would lose the pale
     ones, on an empty slide it would split noise. The second lies just above the glass's own noise.
     """
-    levels = np.clip(density * 256, 0, 255).astype(np.uint8)
-    if levels.size == 0:
-        return DENSE[1], PALE
-    otsu = cv2.threshold(levels, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[0] / 256
-    glass = density[density < PALE]
-    noise = float(glass.std()) if glass.size else 0.0
-    return float(np.clip(otsu, *DENSE)), PALE + 2 * noise
+    unit = artefacts.UNIT
+    counts = cv2.calcHist([density], [0], light.view(np.uint8), [256], [0, 256]).ravel().astype(np.float64)
+    glass, level = counts[: round(PALE * unit)], np.arange(round(PALE * unit))
+    mean = (glass * level).sum() / max(glass.sum(), 1)
+    noise = float(np.sqrt((glass * (level - mean) ** 2).sum() / max(glass.sum(), 1)))
+    return float(np.clip(_otsu(counts) / unit, *DENSE)) * unit, PALE * unit + 2 * noise
 
 
-def _edges(density: Densities, found: Mask, black: Mask) -> Mask:
-    """Grey components that touch black or the slide's border: cover glass, frames, shadows."""
-    least, most = _extremes(density)
-    grey = found & (most - least < 0.15 * most)
-    numbers, _ = ndimage.label(grey | black)
-    frame = np.concatenate([numbers[0], numbers[-1], numbers[:, 0], numbers[:, -1], numbers[black]])
-    touching: Mask = grey & np.isin(numbers, frame[frame > 0])
-    return touching
+def _otsu(counts: NDArray[np.float64]) -> int:
+    """The level that parts a histogram best in two (Otsu 1979): the upper part lies above it."""
+    below, levels = counts.cumsum(), (counts * np.arange(len(counts))).cumsum()
+    above = below[-1] - below
+    apart = levels / np.maximum(below, 1) - (levels[-1] - levels) / np.maximum(above, 1)
+    return int((below * above * apart**2).argmax())
 
 
-def _components(mask: Mask, dense: Mask) -> Mask:
-    """The components of a mask that are larger than a speck, and dense somewhere."""
-    numbers, count = ndimage.label(mask)
-    sizes = np.bincount(numbers.ravel(), minlength=count + 1)
-    dense_sizes = np.bincount(numbers[dense], minlength=count + 1)
-    least = max(9, SPECK * mask.size)
-    keep = (sizes >= least) & (dense_sizes >= 0.05 * sizes)
-    keep[0] = False
-    kept: Mask = keep[numbers]
-    return kept
+def _set_apart(kinds: NDArray[np.uint8], seen: artefacts.View, found: Mask, dark: Mask) -> None:
+    """Write into ``kinds`` what is found and is no tissue by its colour, its form or its place."""
+    grey = artefacts.colourless(seen)
+    kinds[artefacts.bubbles(found, grey)] = BUBBLE
+    border, edge = artefacts.edges(seen, found & (kinds == 0), grey, dark)
+    kinds[edge] = EDGE
+    kinds[border] = BORDER
+    kinds[artefacts.pen(seen, found & (kinds == 0), grey)] = PEN
+
+
+def _fringe(found: Mask, density: NDArray[np.uint8]) -> Mask:
+    """Pixels beside glass that are mostly glass themselves: dark tissue tints them past the threshold."""
+    glass = (~found).view(np.uint8)
+    beside = cv2.dilate(glass, np.ones((3, 3), np.uint8)).view(np.bool_)
+    peak = cv2.convertScaleAbs(cv2.dilate(density, np.ones((5, 5), np.uint8)), alpha=MIXED)
+    faint: Mask = beside & (density < peak)
+    return faint
+
+
+def _sort_out(kinds: NDArray[np.uint8], seen: artefacts.View, found: Mask, dense: Mask) -> None:
+    """Write tissue and dust into ``kinds``: the components of what was found that are dense somewhere."""
+    count, numbers = cv2.connectedComponents(found.view(np.uint8), connectivity=8)
+    labels = np.asarray(numbers, np.int32)
+    areas = artefacts.sizes(labels, found, count)
+    strong = artefacts.sizes(labels, found & dense, count) >= 0.05 * areas
+    speck = max(9, int(np.ceil(SPECK * kinds.size)))
+    dirt = artefacts.dust(seen, found, labels, areas, speck)
+    code = np.where(strong, np.where(dirt, DUST, TISSUE), 0).astype(np.uint8)
+    code[0] = 0
+    np.maximum(kinds, code[labels], out=kinds)
+
+
+def _removed(kinds: NDArray[np.uint8]) -> tuple[Removed, ...]:
+    """The removed regions, largest first; what is too small or too much is summed, one entry a kind."""
+    every = [one for code in range(FOLD, len(KINDS)) for one in _regions(kinds, code)]
+    every.sort(key=lambda one: (-one.share, one.kind, one.box))
+    visible = sum(one.share >= VISIBLE for one in every)
+    listed, left = every[: min(visible, LISTED)], every[min(visible, LISTED) :]
+    for kind in dict.fromkeys(one.kind for one in left):
+        same = [one for one in left if one.kind == kind]
+        listed.append(Removed(kind, sum(one.share for one in same), _union([one.box for one in same])))
+    return tuple(sorted(listed, key=lambda one: (-one.share, one.kind, one.box)))
+
+
+def _regions(kinds: NDArray[np.uint8], code: int) -> list[Removed]:
+    """The components of one kind."""
+    mask = kinds == code
+    if not mask.any():
+        return []
+    _, stats = artefacts.components(mask)
+    return [
+        Removed(KINDS[code], int(area) / kinds.size, (int(x), int(y), int(wide), int(high)))
+        for x, y, wide, high, area in stats[1:]
+    ]
+
+
+def _union(boxes: list[Box]) -> Box:
+    """The least box (x, y, w, h) that holds all boxes."""
+    corners = np.array(boxes)
+    left, top = corners[:, 0].min(), corners[:, 1].min()
+    right, bottom = (corners[:, 0] + corners[:, 2]).max(), (corners[:, 1] + corners[:, 3]).max()
+    return int(left), int(top), int(right - left), int(bottom - top)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kit.read.tissue import background_colour, tissue_mask
+from kit.read.tissue import KINDS, LISTED, background_colour, find, tissue_mask
+from tests.read import pictures
 
 OVERVIEWS = Path(__file__).parents[2] / "../shared/data/strip-ai/overviews"
 GLASS = {
@@ -97,6 +98,53 @@ def test_a_picture_of_nothing_but_stained_tissue_is_tissue() -> None:
     rng = np.random.default_rng(4)
     pixels = np.array((190, 90, 140)) + rng.normal(0, 15, (200, 200, 3))
     assert share_of(np.clip(pixels, 0, 255).astype(np.uint8)) > 0.95
+
+
+def squares(mask: Any, side: int = 16) -> Any:
+    """The share of each square of a mask."""
+    rows, columns = mask.shape[0] // side, mask.shape[1] // side
+    return mask[: rows * side, : columns * side].reshape(rows, side, columns, side).mean(axis=(1, 3))
+
+
+@pytest.mark.parametrize("glass", pictures.GLASS.values(), ids=pictures.GLASS)
+def test_on_spoiled_slides_the_share_and_the_squares_of_tissue_are_right(glass: tuple[int, ...]) -> None:
+    hits = calls = truths = 0
+    for seed in range(3):
+        pixels, kinds = pictures.spoiled(seed).on(glass)
+        truth, tissue = np.isin(kinds, (1, 2, 3)), find(pixels)
+        assert tissue.share == pytest.approx(truth.mean(), abs=0.005)
+        real, called = squares(truth) >= 0.25, squares(tissue.mask) >= 0.25
+        hits, calls, truths = hits + (real & called).sum(), calls + called.sum(), truths + real.sum()
+    assert hits / truths > 0.985 and hits / calls > 0.96
+
+
+def test_the_removed_regions_add_up_to_the_kinds_and_are_sorted() -> None:
+    tissue = find(pictures.spoiled(1).on(GLASS["violet"])[0])
+    listed = dict.fromkeys(tissue.reasons(), 0.0)
+    for one in tissue.removed:
+        x, y, wide, high = one.box
+        inside = tissue.kinds[y : y + high, x : x + wide] == KINDS.index(one.kind)
+        assert wide > 0 and high > 0 and inside.sum() >= one.share * tissue.kinds.size - 0.5
+        listed[one.kind] += one.share
+    assert listed == pytest.approx(tissue.reasons())
+    assert [one.share for one in tissue.removed] == sorted((o.share for o in tissue.removed), reverse=True)
+    assert {"pen", "bubble", "edge", "dust", "border", "fold"} == set(listed)
+
+
+def test_many_removed_regions_are_summed_by_kind() -> None:
+    made = pictures.Picture(seed=2)
+    made.dust(400, 4)
+    tissue = find(made.on(GLASS["white"])[0])
+    assert len(tissue.removed) <= LISTED + len(KINDS)
+    assert sum(one.share for one in tissue.removed) == pytest.approx(sum(tissue.reasons().values()))
+
+
+def test_a_background_that_is_given_is_used_and_the_picture_is_not_changed() -> None:
+    pixels = np.full((60, 80, 3), (200, 150, 190), np.uint8)
+    before = pixels.copy()
+    assert find(pixels, np.array((250, 250, 250), np.uint8)).share > 0.99
+    assert find(pixels, np.array((200, 150, 190), np.uint8)).share == 0
+    np.testing.assert_array_equal(pixels, before)
 
 
 @pytest.mark.skipif(not OVERVIEWS.is_dir(), reason="../shared/data is not there")
