@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kit import competition, settings, state
-from kit.commands import COMMANDS, need_predictions
+from kit import cluster, competition, settings, state
+from kit.commands import COMMANDS, STAGE_OPTIONS, add_scheduler, need_predictions
 from kit.data import demo_data, open_data
 from kit.errors import KitError, SettingError, did_you_mean
 from kit.files import storage_error
@@ -22,7 +22,7 @@ log = logging.getLogger("kit")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The ``kit`` command. Returns 0, or 1: an audit found leaks, 2: a user's error, 130: Ctrl-C."""
+    """The ``kit`` command. Returns 0, or 1: something was found, 2: a user's error, 130: Ctrl-C."""
     return guarded(lambda: run_one(sys.argv[1:] if arguments is None else list(arguments)))
 
 
@@ -53,16 +53,14 @@ def complain(error: KitError) -> int:
 
 
 def run_one(arguments: list[str]) -> int:
-    """Run the named stage, or say that it is finished. Returns 1 where an audit found leaks, else 0."""
+    """Run the named stage, or say that it is finished. Returns 1 where an audit or check found something."""
     check_stage(arguments)
     options = stage_parser().parse_args(arguments)
     run = make_run(options)
-    if getattr(options, "audit", None):
-        from kit.fold_audit import audit
-
-        found = audit(run, options.audit)
-        print(found.text)
-        return min(found.leaks, 1)
+    if options.stage in STAGE_OPTIONS and (said := STAGE_OPTIONS[options.stage].act(run, options)):
+        text, code = said
+        print(text)
+        return code
     if options.stage in COMMANDS:
         print(COMMANDS[options.stage].run(run, options))
         return 0
@@ -117,17 +115,8 @@ def stage_parser() -> argparse.ArgumentParser:
     for stage in STAGES.values():
         command = subcommand(commands, stage.name, stage.help, stage.groups)
         add_options(command)
-        if stage.name == "fold":
-            command.add_argument(
-                "--out", type=Path, metavar="FILE", help="write here, not to folds/<name>.csv"
-            )
-            command.add_argument(
-                "--audit",
-                type=Path,
-                metavar="FILE",
-                help="judge this fold table or list of test images, anybody's; nothing is written, and the"
-                " exit code is 1 if there is a leak",
-            )
+        if stage.name in STAGE_OPTIONS:
+            STAGE_OPTIONS[stage.name].options(command)
         command.set_defaults(force=[])
         command.add_argument(
             "--force",
@@ -150,6 +139,7 @@ def flow_parser() -> argparse.ArgumentParser:
         epilog=f"The stages: {' '.join(STAGES)}. One at a time: python -m kit <stage> <competition>",
     )
     add_options(parser, default="strip-ai")
+    add_scheduler(parser)
     parser.add_argument(
         "--force",
         nargs="+",
@@ -201,7 +191,7 @@ def add_options(
             if group is not None and name in offered:
                 group.add_argument(name, **kind)
             else:  # what make_run reads is there all the same
-                parser.set_defaults(**{name.removeprefix("--"): kind.get("default")})
+                parser.set_defaults(**{kind.get("dest", name.removeprefix("--")): kind.get("default")})
 
 
 def cores() -> int:
@@ -243,6 +233,13 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
             "type": Path,
             "metavar": "FILE",
             "help": "near-duplicates (image_id,cluster): images of a cluster are kept together by all stages",
+        },
+        "--import": {
+            "type": Path,
+            "dest": "coords",
+            "metavar": "DIR",
+            "help": "cut the tiles at the coordinates in these HDF5 files (one an image, of CLAM, TRIDENT or"
+            " kit tile --export), not at our own; give it to every stage from tile on",
         },
     },
     "models": {
@@ -287,6 +284,12 @@ def make_run(options: argparse.Namespace) -> Run:
     for option, path in ((f"--{name}", getattr(options, name, None)) for name in given):
         if path is not None and not path.is_file():
             raise SettingError(f"{option}: {path} is not a file", "check the path")
+    if options.coords is not None and not options.coords.is_dir():
+        raise SettingError(
+            f"--import: {options.coords} is not a folder", "give the folder with one .h5 file an image"
+        )
+    scheduler = getattr(options, "scheduler", "")
+    cluster.check_address(scheduler)
     chosen = [settings.split(pair) for pair in options.settings]
     if options.duplicates:
         chosen.append(("fold.duplicates", str(options.duplicates)))
@@ -308,6 +311,8 @@ def make_run(options: argparse.Namespace) -> Run:
         asked=options.competition,
         fold_table=options.folds or getattr(options, "out", None),
         folds_given=options.folds is not None,
+        scheduler=scheduler,
+        coords=options.coords,
     )
 
 

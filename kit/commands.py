@@ -1,4 +1,7 @@
-"""The commands beside the stages: they judge, and nothing that they write is read by a stage."""
+"""The commands beside the stages, and the options of single stages.
+
+The commands judge, and nothing that they write is read by a stage.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,19 @@ class Command:
     run: Callable[[Run, argparse.Namespace], str]
     groups: tuple[str, ...] = ("combine",)  # the settings that it depends on
     without: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StageOptions:
+    """What one stage takes besides the options of every stage.
+
+    options: adds them to the stage's parser.
+    act: does what they ask for instead of the stage, and returns what the console prints with the
+        exit code; None: they ask for nothing of the kind, and the stage is run.
+    """
+
+    options: Callable[[argparse.ArgumentParser], None]
+    act: Callable[[Run, argparse.Namespace], tuple[str, int] | None]
 
 
 def need_predictions(run: Run) -> None:
@@ -84,7 +100,82 @@ COMMANDS = {
             "is one set of predictions better than another?",
             _compare_options,
             _compare,
-            without=("--folds", "--weights", "--oof", "--test", "--meta"),
+            without=("--folds", "--import", "--weights", "--oof", "--test", "--meta"),
         ),
     )
 }
+
+
+def _fold_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write here, not to folds/<name>.csv")
+    parser.add_argument(
+        "--audit",
+        type=Path,
+        metavar="FILE",
+        help="judge this fold table or list of test images, anybody's; nothing is written, and the exit"
+        " code is 1 if there is a leak",
+    )
+
+
+def _fold(run: Run, options: argparse.Namespace) -> tuple[str, int] | None:
+    if options.audit is None:
+        return None
+    found = import_module("kit.fold_audit").audit(run, options.audit)
+    return found.text, min(found.leaks, 1)
+
+
+def add_scheduler(parser: argparse.ArgumentParser) -> None:
+    """The option of whatever tiles images."""
+    parser.add_argument(
+        "--scheduler",
+        default="",
+        metavar="ADDRESS",
+        help="tile images in processes, not threads: local starts --workers of them on this machine;"
+        " tcp://host:8786 uses a Dask cluster of many machines that share their files. Start it with: dask"
+        " scheduler; and on each machine, with kit installed: dask worker tcp://host:8786. A worker that"
+        " dies has its images repeated; no result depends on it",
+    )
+
+
+def _tile_options(parser: argparse.ArgumentParser) -> None:
+    add_scheduler(parser)
+    group = parser.add_argument_group("instead of tiling").add_mutually_exclusive_group()
+    group.add_argument(
+        "--plan",
+        action="store_true",
+        help="say from the headers what tiling would cost each image; nothing is decoded",
+    )
+    group.add_argument(
+        "--check",
+        action="store_true",
+        help="read every stored tile and compare with images.csv; the exit code is 1 if one is not whole",
+    )
+    group.add_argument(
+        "--pictures",
+        nargs="*",
+        metavar="ID",
+        help="draw tissue, sections and tiles of these images (none named: of a few of all kinds)",
+    )
+    group.add_argument(
+        "--export",
+        type=Path,
+        metavar="DIR",
+        help="write the coordinates of all tiles as CLAM and TRIDENT do: DIR/<split>/<image>.h5",
+    )
+
+
+def _tile(run: Run, options: argparse.Namespace) -> tuple[str, int] | None:
+    found: tuple[str, int]
+    if options.check:
+        found = import_module("kit.read.check").check(run)
+        return found
+    if options.plan:
+        return import_module("kit.read.plan").plan(run), 0
+    if options.pictures is not None:
+        return import_module("kit.show.tiles").pictures(run, options.pictures), 0
+    if options.export is not None:
+        return import_module("kit.read.export").export(run, options.export), 0
+    return None
+
+
+STAGE_OPTIONS = {"fold": StageOptions(_fold_options, _fold), "tile": StageOptions(_tile_options, _tile)}

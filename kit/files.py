@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import uuid
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,8 +28,8 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         StorageError: the disk is full, or the folder cannot be written.
     """
-    # The process id keeps two runs apart; the suffix stays last because writers look at it.
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    # Machines that share a folder may share process ids; the suffix stays last because writers look at it.
+    temporary = path.with_name(f".tmp-{uuid.uuid4().hex[:12]}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)

@@ -1,13 +1,16 @@
-"""Many independent tasks over joblib workers, with a progress bar."""
+"""Many independent tasks over the threads of this machine, or a Dask cluster, with a progress bar."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Generic, TypeVar, cast
 
 import joblib
 from tqdm.auto import tqdm
+
+from kit import cluster
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -46,13 +49,25 @@ class _Task(Generic[Item, Result]):
 
 
 def run_all(
-    function: Callable[[Item], Result], items: Sequence[Item], workers: int, what: str
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int,
+    what: str,
+    scheduler: str = "",
+    lost: Callable[[Item], Result] | None = None,
+    shared: Sequence[Path] = (),
 ) -> list[Result]:
-    """``[function(item) for item in items]``, in the order of ``items`` whatever the number of workers.
+    """``[function(item) for item in items]``, in the order of ``items`` whoever computes them, and where.
 
     Threads, not processes: every decoder and codec used here releases the GIL. After an error or Ctrl-C
     the tasks that run are waited for: a thread inside native code must not outlive the interpreter.
+
+    Args:
+        scheduler: empty, or a Dask cluster instead of threads: see :func:`kit.cluster.run_all`, which
+            uses ``lost`` and ``shared``.
     """
+    if scheduler:
+        return cluster.run_all(function, items, workers, what, scheduler, lost, shared)
     task: _Task[Item, Result] = _Task(function)
     pool = joblib.Parallel(n_jobs=max(1, workers), prefer="threads", return_as="generator")
     try:

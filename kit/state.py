@@ -112,6 +112,10 @@ class Run:
     fold_table: Path | None = None  # instead of folds/<name>.csv
     asked: str = ""  # the competition as it was typed: a name, or the path of a user's own file
     folds_given: bool = False  # the fold table is somebody's: it is checked, never written
+    scheduler: str = (
+        ""  # where images are tiled: threads, "local" processes or a Dask cluster; changes no result
+    )
+    coords: Path | None = None  # a folder of HDF5 files that say where the tiles lie
 
     @cached_property
     def tables(self) -> Tables:
