@@ -17,7 +17,7 @@ from kit.combine import baselines
 from kit.competition import TileGrid
 from kit.errors import DataError, SettingError, StageError, StorageError
 from kit.metrics import LogLoss
-from kit.read import grid, photo, shortcuts, slide, store, tiles
+from kit.read import grid, indexed, photo, shortcuts, slide, store, tiles
 from kit.state import Run, execute, finished
 
 SLIDES = Path(__file__).parents[2] / "../shared/data/slides"
@@ -95,7 +95,7 @@ def test_the_surroundings_of_every_image_that_could_be_read_are_measured(cohort:
     # Noise of 2 grey levels; an overview pixel is the mean of 4 x 4.
     assert two["corner_spread"] == pytest.approx(0.5, abs=0.2)
     bad = [row for row in path.read_text().splitlines() if row.startswith(("cut,", "none,", "text,"))]
-    assert len(bad) == 3 and all(",0,0,0.0,,,,,,,0," in row for row in bad), "their cells are empty"
+    assert len(bad) == 3 and all(",0,0,0.0,,,,,,,0,0,,0," in row for row in bad), "their cells are empty"
 
 
 @pytest.mark.parametrize("painted", [True, False])
@@ -118,15 +118,15 @@ def test_a_class_that_only_the_corners_tell_is_found_by_their_features(
     assert told == painted
 
 
-@pytest.mark.parametrize("reader", [slide.Slide, photo.Photo])
+@pytest.mark.parametrize(("reader", "kind"), [("slide", indexed.IndexedSlide), ("photo", photo.Photo)])
 def test_an_image_is_decoded_to_an_overview_once(
-    reader: Any, tmp_path: Path, write_slide: Any, paint: Any, make_run: Any, monkeypatch: Any
+    reader: str, kind: Any, tmp_path: Path, write_slide: Any, paint: Any, make_run: Any, monkeypatch: Any
 ) -> None:
     write_slide(tmp_path / "data" / "a.tif", paint(400, 300)[0])
     factors: list[int] = []
-    real = reader.overview
-    monkeypatch.setattr(reader, "overview", lambda self, by: [factors.append(by), real(self, by)][1])
-    tiles.run(make_run({"a": "a.tif"}, reader=reader.__module__.rpartition(".")[2]))
+    real = kind.overview
+    monkeypatch.setattr(kind, "overview", lambda self, by: [factors.append(by), real(self, by)][1])
+    tiles.run(make_run({"a": "a.tif"}, reader=reader))
     assert len(factors) == 1
 
 
@@ -137,7 +137,7 @@ def test_tiles_lie_on_tissue_and_hold_its_pixels(cohort: Any) -> None:
     assert len(found) == 6 and (found.tissue >= 0.25).all()
     assert (np.diff(np.rint(found.tissue / grid.STEP)) <= 0).all(), "best first"
     assert (found.x % 128 == 0).all() and (found.y % 128 == 0).all() and (found.size == 128).all()
-    with slide.open_image(run.data / "one.tif") as image:
+    with slide.open_image(run.data / "one.tif", run.competition.tiles) as image:
         for x, y, pixels in zip(found.x, found.y, found.decode(), strict=True):
             np.testing.assert_array_equal(image.region(int(x), int(y), 128, 32), pixels)
 
@@ -163,11 +163,11 @@ def test_a_run_that_was_stopped_goes_on_and_ends_in_the_same_bytes(cohort: Any, 
     real = slide.open_image
     opened: list[str] = []
 
-    def dying(path: Path) -> Any:
+    def dying(path: Path, wanted: TileGrid) -> Any:
         opened.append(path.stem)
         if len(opened) == 3:
             raise KeyboardInterrupt
-        return real(path)
+        return real(path, wanted)
 
     monkeypatch.setattr(slide, "open_image", dying)
     with pytest.raises(KeyboardInterrupt):
@@ -188,7 +188,8 @@ def test_only_what_is_absent_damaged_or_outdated_is_made_again(
     before = contents(run.work)
     opened: list[str] = []
     real = slide.open_image
-    monkeypatch.setattr(slide, "open_image", lambda path: [opened.append(path.stem), real(path)][1])
+    spied = lambda path, wanted: [opened.append(path.stem), real(path, wanted)][1]  # noqa: E731
+    monkeypatch.setattr(slide, "open_image", spied)
     bad = {"cut", "text", "none"}
     tiles.run(cohort())
     assert set(opened) == bad, "only what failed, which may have been mended"

@@ -1,0 +1,173 @@
+"""``kit tile --plan``: every header is opened, and time, memory and disk are told before they are spent."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from kit import parallel
+from kit.competition import TileGrid
+from kit.errors import ImageError, SettingError
+from kit.files import write_table
+from kit.read import budget
+from kit.read.reader import opener
+from kit.read.tiler import Source
+from kit.read.tiles import sources
+from kit.state import Run
+
+SLIDES, HOURS, GIB = 280, 9, 13  # a hidden test set, and what a kernel has for it
+BASE = 300.0  # MiB that the program takes without any slide
+PROBES = 3  # slides of a kind on which the speed of this machine is measured
+PROBE = 4.0  # megapixels that are decoded of each
+WORST = 10  # slides that are listed
+
+
+@dataclass(frozen=True)
+class Line:
+    """What the header of one slide says, and what it will cost."""
+
+    split: str
+    image_id: str
+    width: int = 0
+    height: int = 0
+    read_by: str = ""
+    kind: str = ""
+    seconds: float = 0.0  # of one core
+    memory_mib: float = 0.0
+    disk_mib: float = 0.0
+    tiles: int = 0
+    note: str = ""
+    problem: str = ""
+
+
+def plan(run: Run) -> str:
+    """Project the tile stage on this machine; write ``WORK/<name>/plan/slides.csv`` and return the summary.
+
+    Decisions (which slides are cut down) come from ``budget.SPEED``; only the projected times come from
+    the speed of this machine, measured on a few slides of each kind.
+    """
+    listed = sources(run)
+    look = partial(_line, grid=run.competition.tiles, reader=run.competition.reader, speeds={})
+    first = parallel.run_all(look, listed, run.workers, "headers")
+    speeds = _measured(run, listed, first)
+    lines = [
+        _line(source, run.competition.tiles, run.competition.reader, speeds) if line.kind in speeds else line
+        for source, line in zip(listed, first, strict=True)
+    ]
+    table = pd.DataFrame([asdict(line) for line in lines]).sort_values(["split", "image_id"])
+    path = run.folder("plan") / "slides.csv"
+    write_table(path, table)
+    return "\n".join([*_summary(table, speeds, run.workers), f"every slide: {path}"])
+
+
+def _line(source: Source, grid: TileGrid, reader: str, speeds: dict[str, float]) -> Line:
+    try:
+        with opener(reader)(source.path, grid) as image:
+            kept, note = budget.within(image, grid) if image.tileable else (grid, "")
+            cost = budget.cost(image, kept, speeds.get(image.kind))
+            return Line(
+                source.split,
+                source.image_id,
+                *image.size,
+                image.how,
+                image.kind,
+                round(cost.seconds, 2),
+                round(cost.memory, 1),
+                round(cost.disk, 2),
+                cost.tiles,
+                note,
+            )
+    except (ImageError, SettingError) as error:
+        return Line(source.split, source.image_id, problem=error.message)
+
+
+def _measured(run: Run, listed: list[Source], lines: list[Line]) -> dict[str, float]:
+    """Megapixels a second that one core decodes here, by kind, on a few middling slides of each."""
+    found: dict[str, float] = {}
+    for kind in sorted({line.kind for line in lines} - {"", "photo"}):
+        mine = [n for n, line in enumerate(lines) if line.kind == kind]
+        mine.sort(key=lambda n: (lines[n].width * lines[n].height, lines[n].image_id))
+        chosen = mine[len(mine) // 2 :][:PROBES]
+        speeds = [_speed(run, listed[n]) for n in chosen]
+        usable = [speed for speed in speeds if speed]
+        if usable:
+            found[kind] = statistics.median(usable)
+    return found
+
+
+def _speed(run: Run, source: Source) -> float:
+    """Decode a few megapixels from the middle of a slide, where tissue is likely; 0 if it cannot be read."""
+    grid = run.competition.tiles
+    try:
+        with opener(run.competition.reader)(source.path, grid) as image:
+            side = int(min(512, *image.size))
+            count = max(1, round(PROBE * 1e6 / side**2))
+            steps = np.linspace(0.3, 0.7, count)
+            start = time.perf_counter()
+            for step in steps:
+                image.region(
+                    int(image.size[0] * step) - side // 2, int(image.size[1] * step) - side // 2, side, side
+                )
+            return count * side**2 / 1e6 / (time.perf_counter() - start)
+    except ImageError:
+        return 0.0
+
+
+def _summary(table: pd.DataFrame, speeds: dict[str, float], workers: int) -> list[str]:
+    good = table[table["problem"] == ""]
+    bad = table[table["problem"] != ""]
+    cores = max(1, workers)
+    pixels = good["width"].astype(float) * good["height"]
+    hours = good["seconds"].sum() / cores / 3600
+    lines = [
+        f"{len(table)} images, {pixels.sum() / 1e9:.1f} gigapixels; {len(bad)} cannot be opened",
+        *(f"  read by {how}: {n}" for how, n in good["read_by"].value_counts().items()),
+        *(f"  {kind}: {speed:.0f} Mpx/s a core here" for kind, speed in speeds.items()),
+        f"tile: {_duration(hours * 3600)} on {cores} workers, {_memory(good, cores):.1f} GiB of memory,"
+        f" {good['disk_mib'].sum() / 1024:.2f} GiB of disk, at most {good['tiles'].sum()} tiles",
+        _verdict(good, cores),
+    ]
+    cut = good[good["note"] != ""]
+    if len(cut):
+        lines += [f"{len(cut)} slides are cut down to their budget (tile.slide_seconds, tile.slide_mib):"]
+        lines += [f"  {row.image_id}: {row.note}" for row in cut.head(WORST).itertuples()]
+    worst = good.sort_values(["seconds", "image_id"], ascending=[False, True]).head(WORST)
+    lines += ["the slowest:"]
+    lines += [
+        f"  {row.image_id}: {row.width} x {row.height}, {row.seconds:.1f} s of one core,"
+        f" {row.memory_mib:.0f} MiB ({row.read_by})"
+        for row in worst.itertuples()
+    ]
+    lines += [f"  {row.image_id} cannot be opened: {row.problem}" for row in bad.head(WORST).itertuples()]
+    return lines
+
+
+def _verdict(good: pd.DataFrame, cores: int) -> str:
+    """Whether a hidden test set of such slides fits into a kernel: an average lot and the worst."""
+    if good.empty:
+        return "no slide can be opened, so nothing can be said about a kernel"
+    mean = float(good["seconds"].mean()) * SLIDES / cores
+    worst = float(good["seconds"].max()) * SLIDES / cores
+    memory = _memory(good, cores)
+    fits = mean < HOURS * 3600 and memory < GIB
+    return (
+        f"{SLIDES} such slides {'fit' if fits else 'DO NOT FIT'} in {HOURS} hours and {GIB} GB: tiling takes"
+        f" {_duration(mean)} ({_duration(worst)} if all were like the slowest) and {memory:.1f} GiB"
+        f" on {cores} workers"
+    )
+
+
+def _memory(good: pd.DataFrame, cores: int) -> float:
+    """GiB when the largest slides are read at once."""
+    return float(good["memory_mib"].nlargest(cores).sum() + BASE) / 1024
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

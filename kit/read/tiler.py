@@ -1,0 +1,255 @@
+"""One image after the other into its tiles: what is found on it, which squares are kept, what is stored."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kit import files, seeds
+from kit.competition import TileGrid
+from kit.errors import ImageError, SettingError
+from kit.read import budget, grid, recipes, sections, shortcuts, store, tissue
+from kit.read.reader import ImageMissing, Pixels, Reader, opener, resized
+from kit.read.recipes import Findings
+from kit.state import Run
+
+if TYPE_CHECKING:
+    from kit.read.exchange import Coords
+
+log = logging.getLogger("kit")
+
+VERSION = 3  # of everything that decides what is stored of an image
+THUMBNAIL = 512  # pixels of the longer side of what is kept of an overview, at most
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image to be tiled."""
+
+    split: str
+    image_id: str
+    path: Path
+    fingerprint: str  # changes when the file does
+
+
+class Tiler:
+    """Tiles one image after the other: what is the same for all of a run's images."""
+
+    def __init__(self, run: Run) -> None:
+        self.wanted: TileGrid = run.competition.tiles
+        self.reader = run.competition.reader
+        self.open_image = opener(self.reader)
+        self.seed = run.seed
+        self.folder = run.folder("tile")
+        self.coords = run.coords
+
+    def done(self, source: Source) -> dict[str, Any] | None:
+        """The row of an image whose tiles are stored already, else None."""
+        tiles = store.find(self._path(source), self._key(source))
+        return None if tiles is None else self._row(source, tiles)
+
+    def tile(self, source: Source) -> dict[str, Any]:
+        """Read one image and store its tiles; of a bad one, the row says what is wrong.
+
+        Another worker, since killed, may have stored them before.
+        """
+        known = self.done(source)
+        if known is not None:
+            return known
+        try:
+            with self.open_image(source.path, self.wanted) as image:
+                tiles = self._bag(source, image) if image.tileable else self._single(source, image)
+        # That nobody knows the resolution of one slide is no reason to lose the others.
+        except (ImageError, SettingError) as error:
+            self._path(source).unlink(missing_ok=True)  # of the file as it was before it went bad
+            # The same text wherever the data is, since the row is part of the stage's result.
+            reason = error.message.removeprefix(f"{source.path}: ")
+            status = "missing" if isinstance(error, ImageMissing) else "unreadable"
+            return _failed(source, status, " ".join(reason.split()))
+        store.write(self._path(source), tiles)
+        return self._row(source, tiles)
+
+    def lost(self, source: Source) -> dict[str, Any]:
+        """The row of an image that ended every process that read it."""
+        return _failed(source, "unreadable", "every worker that read it was killed; is there enough memory?")
+
+    def _bag(self, source: Source, image: Reader) -> store.Tiles:
+        """The best tiles of a slide, within its budget."""
+        wanted, note = budget.within(image, self.wanted)
+        found = look(image, wanted)
+        recipe = recipes.RECIPES[wanted.recipe]
+        if self.coords is not None:
+            corners = _corners(self.coords, source, image)
+            recipe = recipes.given(corners.x, corners.y, corners.size)
+        cuts, streams = [], []
+        for cut, pixels in recipe(image, found, wanted, seeds.rng(self.seed, "tiles", source.image_id)):
+            cuts.append(cut)
+            streams.append(store.encode(pixels))
+        header = self._header(source, image, found.tissue.share, found.tissue.background)
+        header |= {"grid": dataclasses.asdict(wanted), "note": note, "removed": _removed(found.tissue)}
+        header |= shortcuts.measure(found.overview, found.tissue.mask)
+        header["clot_of"] = [] if found.sections is None else found.sections.clot.tolist()
+        rows = [(cut.x, cut.y, cut.side, cut.section, cut.clot) for cut in cuts]
+        x, y, size, section, clot = np.array(rows, np.int64).reshape(-1, 5).T
+        share = np.array([cut.tissue for cut in cuts], np.float32)
+        members: dict[str, NDArray[Any]] = {
+            "section": section,
+            "clot": clot,
+            "weight": clot_weights(section, clot),
+        }
+        return store.packed(header, streams, x, y, size, share, **members, **_pictures(found))
+
+    def _single(self, source: Source, image: Reader) -> store.Tiles:
+        """A photograph as its only tile, squeezed to a square; ``size`` is its longer side.
+
+        The tile is its overview too. All of a photograph counts as tissue; where its background is,
+        only the shortcuts ask.
+        """
+        pixels = resized(image.overview(1), self.wanted.size, self.wanted.size)
+        background = tissue.background_colour(pixels)
+        header = self._header(source, image, 1.0, background)
+        header |= shortcuts.measure(pixels, tissue.tissue_mask(pixels, background))
+        zero, side = np.zeros(1, np.int64), np.array([max(image.size)])
+        return store.packed(header, [pixels], zero, zero, side, np.ones(1, np.float32))
+
+    def _header(self, source: Source, image: Reader, share: float, background: Pixels) -> dict[str, Any]:
+        return {
+            "key": self._key(source),
+            "version": VERSION,
+            "fingerprint": source.fingerprint,
+            "reader": self.reader,
+            "read_by": image.how,
+            "grid": dataclasses.asdict(self.wanted),
+            "seed": self.seed,
+            "width": image.size[0],
+            "height": image.size[1],
+            "tissue": round(share, 6),
+            "background": "#" + background.tobytes().hex(),
+        }
+
+    def _key(self, source: Source) -> str:
+        """Everything that the tiles of an image depend on."""
+        settings = [VERSION, self.reader, dataclasses.asdict(self.wanted), self.seed]
+        if self.coords is not None:
+            settings.append(coords_digest(self.coords, source))
+        return files.digest([*settings, source.image_id, source.fingerprint])
+
+    def _path(self, source: Source) -> Path:
+        return store.path_of(self.folder, source.split, source.image_id)
+
+    def _row(self, source: Source, tiles: store.Tiles) -> dict[str, Any]:
+        head = tiles.header
+        if len(tiles):
+            return _row_of(source, "ok", "", head, len(tiles))
+        reason = f"{head['tissue']:.2%} of the slide is tissue, and no tile has enough of it, or contrast"
+        return _failed(source, "empty", reason, head)
+
+
+def coords_digest(folder: Path, source: Source) -> str:
+    """A digest of the coordinates that are given for an image; empty where there are none.
+
+    Raises:
+        DataError: their file breaks a rule.
+    """
+    from kit.read.exchange import find_coords  # h5py is imported for those who bring such files
+
+    found = find_coords(folder, source.split, source.image_id)
+    return "" if found is None else found.digest
+
+
+def _corners(folder: Path, source: Source, image: Reader) -> Coords:
+    """The squares that are given for an image, all of them on it."""
+    from kit.read.exchange import find_coords
+
+    found = find_coords(folder, source.split, source.image_id)
+    if found is None:
+        raise ImageError(f"{source.path}: {folder} has no coordinates for it", "leave --import out")
+    if len(found) and (found.x.max() >= image.size[0] or found.y.max() >= image.size[1]):
+        raise ImageError(
+            f"{source.path}: its coordinates in {folder} lie outside of its {image.size[0]} x {image.size[1]}"
+            " pixels",
+            "are they of another slide, or of another level?",
+        )
+    return found
+
+
+def look(image: Reader, wanted: TileGrid) -> Findings:
+    """Find the tissue, the artefacts and the sections of a slide on its overview."""
+    factor = grid.overview_factor(image.size, wanted.overview)
+    overview = image.overview(factor)
+    found = tissue.find(overview, detail=image.detail(factor))
+    marked = sections.sections(overview, found.mask) if wanted.sections else None
+    return Findings(overview, factor, found, marked)
+
+
+def clot_weights(section: store.Integers, clot: store.Integers) -> NDArray[np.float32]:
+    """What tiles count in their bag: 1 / the number of sections of their clot that have tiles.
+
+    So the sections of a clot are averaged, and a clot that was cut four times counts like any other.
+
+    >>> clot_weights(np.array([0, 0, 1, 2]), np.array([0, 0, 0, 1])).tolist()
+    [0.5, 0.5, 0.5, 1.0]
+    """
+    pairs = np.unique(np.stack([clot, section]), axis=1)
+    count = np.bincount(pairs[0], minlength=1)
+    return np.asarray(1 / np.maximum(count, 1)[clot], np.float32)
+
+
+def _pictures(found: Findings) -> dict[str, NDArray[Any]]:
+    """The small pictures that are kept of a slide, so that looking at it does not read it again."""
+    step = max(1, -(-max(found.overview.shape[:2]) // THUMBNAIL))
+    kinds = found.tissue.kinds[::step, ::step]
+    small = resized(found.overview, kinds.shape[1], kinds.shape[0])
+    pictures: dict[str, NDArray[Any]] = {"overview": small, "kinds": kinds}
+    if found.sections is not None:
+        pictures["sections"] = found.sections.labels[::step, ::step]
+    return pictures
+
+
+def _removed(found: tissue.Tissue) -> list[list[Any]]:
+    """Kind, share and box of every region that is not fit for tiles."""
+    return [[region.kind, round(region.share, 6), list(region.box)] for region in found.removed]
+
+
+def _failed(
+    source: Source, status: str, reason: str, head: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    log.warning("image '%s' is %s (%s): %s", source.image_id, status, source.path, reason)
+    return _row_of(source, status, reason, head or {}, 0)
+
+
+def _kinds_removed(head: Mapping[str, Any]) -> str:
+    """How much of a slide is not fit for tiles, by kind: ``fold 1.20%, pen 0.31%``."""
+    total: dict[str, float] = {}
+    for kind, share, _ in head.get("removed", []):
+        total[kind] = total.get(kind, 0.0) + share
+    return ", ".join(
+        f"{kind} {share:.2%}" for kind, share in sorted(total.items(), key=lambda item: -item[1])
+    )
+
+
+def _row_of(source: Source, status: str, reason: str, head: Mapping[str, Any], count: int) -> dict[str, Any]:
+    return {
+        "image_id": source.image_id,
+        "split": source.split,
+        "width": head.get("width", 0),
+        "height": head.get("height", 0),
+        "tissue": head.get("tissue", 0.0),
+        "background": head.get("background", ""),
+        **{name: head.get(name) for name in shortcuts.COLUMNS},
+        "sections": len(head.get("clot_of", [])),
+        "clots": len(set(head.get("clot_of", []))),
+        "removed": _kinds_removed(head),
+        "tiles": count,
+        "status": status,
+        "reason": reason,
+        "read_by": head.get("read_by", ""),
+        "note": head.get("note", ""),
+    }
