@@ -7,10 +7,10 @@ have fixed sizes, so that the numbers do not depend on where a run was interrupt
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +21,13 @@ from kit.files import digest, read_arrays, write_file
 from kit.learn import augment, backbones
 from kit.learn.backbones import Backbone
 from kit.learn.bags import BagModel
-from kit.learn.dataset import ids_with_tiles, read_tiles
+from kit.learn.dataset import ids_with_tiles, ranges, read_tiles
+from kit.read.store import Tiles
 from kit.state import Run
 
 CHUNK = 32  # images a file: what a kill can cost
 log = logging.getLogger("kit")
 Floats = NDArray[np.float32]
-Part: TypeAlias = tuple[NDArray[np.int64], Floats]  # tiles of each image of a chunk, and their embeddings
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,25 @@ class Embedded:
 
     ids: the images, sorted.
     counts: tiles of each image ``(n,)``.
-    features: ``(T, V, D)``, V views a tile, the first of which is the tile as it is.
+    features: ``(T, V, D)``, V views a tile: as it is, augmented, turned by one, two, ... right angles.
+    section, clot, weight: those of each tile ``(T,)``, as the store has them.
     """
 
     ids: NDArray[np.object_]
     counts: NDArray[np.int64]
     features: Floats
+    section: NDArray[np.int32]
+    clot: NDArray[np.int32]
+    weight: Floats
+
+    def rows(self, images: Iterable[str]) -> NDArray[np.int64]:
+        """The place of each of these images.
+
+        Raises:
+            KeyError: one of them has no embeddings.
+        """
+        place = {name: n for n, name in enumerate(self.ids)}
+        return np.array([place[name] for name in images], dtype=np.int64)
 
     def take(self, images: NDArray[np.object_]) -> Embedded:
         """The embeddings of these images, in this order.
@@ -49,18 +62,22 @@ class Embedded:
         Raises:
             KeyError: one of them has none.
         """
-        place = {name: n for n, name in enumerate(self.ids)}
-        rows = np.array([place[name] for name in images], dtype=np.int64)
-        start = np.concatenate([[0], np.cumsum(self.counts)])
-        tiles = [np.arange(start[r], start[r + 1]) for r in rows]
-        index = np.concatenate(tiles) if tiles else np.zeros(0, np.int64)
-        return Embedded(images, self.counts[rows], self.features[index])
+        rows = self.rows(images)
+        counts = self.counts[rows]
+        index = ranges((np.cumsum(self.counts) - self.counts)[rows], counts)
+        tiles = (self.features[index], self.section[index], self.clot[index], self.weight[index])
+        return Embedded(images, counts, *tiles)
 
 
-def embeddings(run: Run, backbone: Backbone, split: str, views: int) -> Embedded:
-    """Read the embeddings of a split, and compute those that are not there yet."""
+def embeddings(run: Run, backbone: Backbone, split: str, views: int, turns: int = 0) -> Embedded:
+    """Read the embeddings of a split, and compute those that are not there yet.
+
+    Args:
+        views: the tile as it is and its augmented views.
+        turns: further views, turned by 1 to ``turns`` right angles.
+    """
     ids = ids_with_tiles(run, split)
-    folder = run.folder("embed") / f"{backbone.name}-{key(run, backbone, views)[:12]}"
+    folder = run.folder("embed") / f"{backbone.name}-{key(run, backbone, views, turns)[:12]}"
     chunks = [ids[n : n + CHUNK] for n in range(0, len(ids), CHUNK)]
     files = [folder / f"{split}-{n:05d}.npz" for n in range(len(chunks))]
     parts = [_kept(path, mine) for path, mine in zip(files, chunks, strict=True)]
@@ -70,18 +87,19 @@ def embeddings(run: Run, backbone: Backbone, split: str, views: int) -> Embedded
         bar = tqdm(total=len(ids), desc=f"embedding {split}, {backbone.encoder}", unit="image")
         bar.update(sum(len(part) for n, part in enumerate(chunks) if n not in todo))
         for n in todo:
-            shown = [_views(run, split, image, backbone.size, views) for image in chunks[n]]
-            part = _embed_chunk(model, shown, run.competition.training.infer_batch)
-            _keep(files[n], chunks[n], part)
+            shown = [_views(run, split, image, backbone.size, views, turns) for image in chunks[n]]
+            part = _embed_chunk(model, chunks[n], shown, run.competition.training.infer_batch)
+            _keep(files[n], part)
             parts[n] = part
             bar.update(len(chunks[n]))
         bar.close()
     return _join(ids, parts)
 
 
-def key(run: Run, backbone: Backbone, views: int) -> str:
+def key(run: Run, backbone: Backbone, views: int, turns: int = 0) -> str:
     """What embeddings depend on: tiles, weights, preprocessing and the way they are computed."""
     training = run.competition.training
+    turned = {"turns": turns} if turns else {}
     return digest(
         {
             "tiles": run.key("tile"),
@@ -96,6 +114,7 @@ def key(run: Run, backbone: Backbone, views: int) -> str:
             "strength": 1.0,
             "device": str(device()),
         }
+        | turned
     )
 
 
@@ -124,36 +143,45 @@ def new_encoder(run: Run, backbone: Backbone, drop: float, pool: str = "mean") -
     return model.to(memory_format=torch.channels_last)
 
 
-def _embed_chunk(model: BagModel, shown: list[NDArray[np.uint8]], batch: int) -> Part:
-    """Embed bags of tiles with their views, each ``(T, V, H, W, 3)``."""
-    counts = np.array([len(tiles) for tiles in shown])
-    tiles = np.concatenate(shown)  # (T, V, H, W, 3)
-    flat = tiles.reshape(-1, *tiles.shape[2:])
-    return counts, forward(model, flat, batch).reshape(*tiles.shape[:2], -1)
+def _embed_chunk(
+    model: BagModel, ids: NDArray[np.object_], shown: list[tuple[NDArray[np.uint8], Tiles]], batch: int
+) -> Embedded:
+    """Embed bags of tiles with their views, each ``(T, V, H, W, 3)`` and what the store knows of it."""
+    counts = np.array([len(views) for views, _ in shown])
+    views = np.concatenate([views for views, _ in shown])  # (T, V, H, W, 3)
+    flat = views.reshape(-1, *views.shape[2:])
+    features = forward(model, flat, batch).reshape(*views.shape[:2], -1)
+    section = np.concatenate([tiles.section for _, tiles in shown])
+    clot = np.concatenate([tiles.clot for _, tiles in shown])
+    return Embedded(ids, counts, features, section, clot, np.concatenate([t.weight for _, t in shown]))
 
 
-def _keep(path: Path, ids: NDArray[np.object_], part: Part) -> None:
-    arrays = {"ids": ids.astype(str), "counts": part[0], "features": part[1]}
+def _keep(path: Path, part: Embedded) -> None:
+    arrays = {item.name: getattr(part, item.name) for item in fields(part)}
+    arrays["ids"] = part.ids.astype(str)
     write_file(path, lambda temporary: np.savez(temporary, allow_pickle=False, **arrays))
 
 
-def _kept(path: Path, ids: NDArray[np.object_]) -> Part | None:
+def _kept(path: Path, ids: NDArray[np.object_]) -> Embedded | None:
     """A chunk as it was kept; ``None`` if its file is absent, damaged, or of other images.
 
     The images of a chunk change when one becomes readable: ``key`` does not know of that.
     """
-    content = read_arrays(path, ("ids", "counts", "features"))
+    content = read_arrays(path, [item.name for item in fields(Embedded)])
     if content is None or content["ids"].tolist() != ids.tolist():
         return None
-    return content["counts"], content["features"]
+    return Embedded(**(content | {"ids": ids}))
 
 
-def _views(run: Run, split: str, image: str, size: int, views: int) -> NDArray[np.uint8]:
-    """The tiles of an image and their augmented views ``(T, V, H, W, 3)``."""
-    tiles = read_tiles(run, split, image, size)
+def _views(
+    run: Run, split: str, image: str, size: int, views: int, turns: int
+) -> tuple[NDArray[np.uint8], Tiles]:
+    """The tiles of an image, augmented and turned ``(T, V, H, W, 3)``, and what the store knows of them."""
+    tiles, content = read_tiles(run, split, image, size)
     transform = augment.make(1.0)
     more = [augment.apply(transform, tiles, run.seed, "view", n, image) for n in range(1, views)]
-    return np.stack([tiles, *more], axis=1)
+    turned = [np.rot90(tiles, turn, axes=(1, 2)) for turn in range(1, turns + 1)]
+    return np.stack([tiles, *more, *turned], axis=1), content
 
 
 @torch.inference_mode()
@@ -172,10 +200,12 @@ def forward(model: BagModel, tiles: NDArray[np.uint8], batch: int) -> Floats:
     return np.concatenate(found)
 
 
-def _join(ids: NDArray[np.object_], parts: Sequence[Part | None]) -> Embedded:
-    empty = (np.zeros(0, np.int64), np.zeros((0, 1, 1), np.float32))
+def _join(ids: NDArray[np.object_], parts: Sequence[Embedded | None]) -> Embedded:
+    none, one = np.zeros(0, np.int32), np.zeros(0, np.float32)
+    empty = Embedded(ids[:0], np.zeros(0, np.int64), np.zeros((0, 1, 1), np.float32), none, none, one)
     known = [part for part in parts if part is not None] or [empty]
-    return Embedded(ids, np.concatenate([n for n, _ in known]), np.concatenate([f for _, f in known]))
+    names = [item.name for item in fields(Embedded) if item.name != "ids"]
+    return Embedded(ids, *(np.concatenate([getattr(part, name) for part in known]) for name in names))
 
 
 def standardise(model: BagModel, features: Floats) -> None:

@@ -108,10 +108,11 @@ def by_image(images: pd.DataFrame, seed: int) -> pd.Series[str]:
 
 
 def image_features(run: Run, backbone: Backbone, ids: pd.Index) -> NDArray[np.float32]:
-    """The mean embedding ``(n, D)`` of the tiles of each image, computed only where none is kept."""
+    """The weighted mean embedding ``(n, D)`` of the tiles of each image, computed only where none is kept."""
     stored = stored_embeddings(run, backbone, run.competition.training.views)
     start = np.cumsum(stored.counts) - stored.counts
-    mean = np.add.reduceat(stored.features[:, 0], start, axis=0) / stored.counts[:, None]
+    total = np.add.reduceat(stored.features[:, 0] * stored.weight[:, None], start, axis=0)
+    mean = total / np.add.reduceat(stored.weight.astype(np.float64), start)[:, None]
     return mean[pd.Index(stored.ids).get_indexer(ids)].astype(np.float32)
 
 

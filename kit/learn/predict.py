@@ -1,4 +1,8 @@
-"""Out-of-fold, held-out and test probabilities of every model: the `predict` stage."""
+"""Out-of-fold, held-out and test probabilities of every model: the `predict` stage.
+
+An image is predicted from all of its tiles, by their weights: as a tile weighs one by the number of sections
+of its clot, sections are averaged within their clot, and clots within the image.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,7 @@ from kit.learn.embed import device, embeddings
 from kit.learn.train import fold_names, stored_embeddings, weights_path
 from kit.state import Run
 
-VERSION = 1
+VERSION = 2
 log = logging.getLogger("kit")
 Floats = NDArray[np.float64]
 
@@ -90,36 +94,36 @@ def predict_images(run: Run, backbone: Backbone, model: BagModel, split: str, id
             if split == "train"
             else embeddings(run, backbone, split, 1)
         ).take(ids)
-        features, counts = stored.features[:, 0], stored.counts
+        features, counts, weight = stored.features[:, 0], stored.counts, stored.weight
     else:
-        features, counts = _encode(run, model, split, ids, backbone.size)
-    return np.asarray(softmax(_classify(model, features, counts).astype(np.float64), axis=1))
+        features, counts, weight = _encode(run, model, split, ids, backbone.size)
+    return np.asarray(softmax(_classify(model, features, counts, weight).astype(np.float64), axis=1))
 
 
 def _encode(
     run: Run, model: BagModel, split: str, ids: Ids, size: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Features ``(T, D)`` of the tiles of images and how many each has; a few bags are held at once."""
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+    """Features ``(T, D)`` of tiles, how many each image has, and weights; a few bags are held at once."""
     model = model.to(device()).to(memory_format=torch.channels_last)
-    features, counts = [], []
+    features, weights = [], []
     for start in range(0, len(ids), embed.CHUNK):
         bags = [read_tiles(run, split, image, size) for image in ids[start : start + embed.CHUNK]]
         batch = run.competition.training.infer_batch
-        features.append(embed.forward(model, np.concatenate(bags), batch))
-        counts += [len(bag) for bag in bags]
+        features.append(embed.forward(model, np.concatenate([pixels for pixels, _ in bags]), batch))
+        weights += [tiles.weight for _, tiles in bags]
     model.cpu()
-    return np.concatenate(features), np.array(counts)
+    return np.concatenate(features), np.array([len(part) for part in weights]), np.concatenate(weights)
 
 
 @torch.inference_mode()
 def _classify(
-    model: BagModel, features: NDArray[np.float32], counts: NDArray[np.int64]
+    model: BagModel, features: NDArray[np.float32], counts: NDArray[np.int64], weight: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Logits ``(B, K)`` of bags of features, each computed by itself: no sum depends on its company."""
-    found = []
-    for part in np.split(features, np.cumsum(counts)[:-1]):
+    """Logits ``(B, K)`` of bags of weighted features, each by itself: no sum depends on its company."""
+    found, ends = [], np.cumsum(counts)[:-1]
+    for part, share in zip(np.split(features, ends), np.split(weight, ends), strict=True):
         tiles = torch.from_numpy(part)
-        packed = Packed(tiles, torch.zeros(len(part), dtype=torch.int64), torch.ones(len(part)), 1)
+        packed = Packed(tiles, torch.zeros(len(part), dtype=torch.int64), torch.from_numpy(share), 1)
         values = model.embed(tiles) if model.encoder is None else tiles
         found.append(model.classify(values, packed).numpy())
     return np.concatenate(found)

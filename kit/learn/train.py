@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,21 @@ from kit.files import digest, file_digest, write_bytes, write_file, write_json
 from kit.learn import backbones, embed
 from kit.learn.backbones import Backbone
 from kit.learn.bags import BagModel, Packed
-from kit.learn.dataset import Epochs, TileBags, labelled, loader, split_batches
+from kit.learn.dataset import (
+    Epochs,
+    TileBags,
+    find_sections,
+    labelled,
+    loader,
+    ranges,
+    split_batches,
+    turned_copies,
+    with_copies,
+)
 from kit.learn.embed import Embedded, device, embeddings, standardise
 from kit.state import Run
 
-VERSION = 1
+VERSION = 2
 WARMUP = 0.1  # share of the steps in which the learning rate rises
 Batches = Iterator[tuple[int, Packed, Tensor]]
 log = logging.getLogger("kit")
@@ -63,6 +74,11 @@ class Fit:
         """Whether the encoder stays as it is, and embeddings stand in for tiles."""
         return self.backbone.mode == "frozen"
 
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        """What an epoch shows: every image, and turned copies of it if they are asked for."""
+        return with_copies(self.images, turned_copies(self.run))
+
     @property
     def epochs(self) -> int:
         """How long it learns; fixed, since stopping early would look at the validation fold."""
@@ -87,11 +103,12 @@ def inputs(run: Run) -> dict[str, Any]:
 
 
 def check(run: Run) -> None:
-    """Every backbone exists, its weights are there and fit, and it takes tiles of the chosen size.
+    """Settings make sense; backbones exist, their weights fit, and they take tiles of the chosen size.
 
     Raises:
         WeightsError, SettingError: one does not.
     """
+    turned_copies(run)
     todo = [backbones.parse(spec) for spec in run.competition.training.backbones]
     names = [backbone.name for backbone in todo]
     if not names or len(set(names)) < len(names):
@@ -203,7 +220,7 @@ def _train_frozen(fit: Fit) -> BagModel:
     )
     standardise(model, mine.features[:, 0])
     # A pass over cached embeddings is cheap: large sets take larger steps, not more of them.
-    batch = max(fit.run.competition.training.batch, -(-len(mine.ids) // 16))
+    batch = max(fit.run.competition.training.batch, -(-len(fit.samples) // 16))
     return _loop(fit, model, lambda first: _embedding_batches(fit, mine, batch), _steps(fit, batch), None)
 
 
@@ -211,17 +228,18 @@ _CACHE: dict[str, Embedded] = {}
 
 
 def stored_embeddings(run: Run, backbone: Backbone, views: int) -> Embedded:
-    """The embeddings of the train split, read once for all folds and trials."""
-    key = embed.key(run, backbone, views)
+    """The embeddings of the train split, turned views included, read once for all folds and trials."""
+    turns = int(turned_copies(run).max())
+    key = embed.key(run, backbone, views, turns)
     if key not in _CACHE:
         _CACHE.clear()
-        _CACHE[key] = embeddings(run, backbone, "train", views)
+        _CACHE[key] = embeddings(run, backbone, "train", views, turns)
     return _CACHE[key]
 
 
 def _steps(fit: Fit, batch: int) -> int:
     """Optimiser steps of an epoch."""
-    return len(split_batches(np.arange(len(fit.images)), batch))
+    return len(split_batches(np.arange(len(fit.samples)), batch))
 
 
 def _tile_batches(fit: Fit) -> Callable[[int], Batches]:
@@ -229,14 +247,15 @@ def _tile_batches(fit: Fit) -> Callable[[int], Batches]:
     run, hyper = fit.run, fit.hyper
     bags = TileBags(
         run.folder("tile"),
-        fit.images.index.to_numpy(dtype=object),
+        fit.samples.index.to_numpy(dtype=object),
+        fit.samples["turn"].to_numpy(),
         fit.backbone.size,
         hyper.bag,
         hyper.augment,
         run.seed,
         fit.purpose,
     )
-    size, batch = len(fit.images), run.competition.training.batch
+    size, batch = len(fit.samples), run.competition.training.batch
 
     def batches(first: int) -> Batches:
         steps = _steps(fit, batch)
@@ -248,23 +267,29 @@ def _tile_batches(fit: Fit) -> Callable[[int], Batches]:
 
 
 def _embedding_batches(fit: Fit, stored: Embedded, batch: int) -> Batches:
-    """Batches of stored embeddings: some tiles of every bag, some of them as augmented views."""
-    start = np.concatenate([[0], np.cumsum(stored.counts)])[:-1]
-    owner = np.repeat(np.arange(len(stored.counts)), stored.counts)
+    """Batches of stored embeddings: some tiles of every sample's bag, some of them as augmented views."""
+    rows, turn = stored.rows(fit.samples.index), fit.samples["turn"].to_numpy()
+    sizes = stored.counts[rows]  # of the bags of the samples, whose tiles lie end to end
+    start, owner = np.cumsum(sizes) - sizes, np.repeat(np.arange(len(rows)), sizes)
+    tile = ranges((np.cumsum(stored.counts) - stored.counts)[rows], sizes)
+    sections = find_sections(owner, stored.clot[tile], stored.section[tile])
+    views = stored.features.shape[1] - int(turned_copies(fit.run).max())
     for epoch in range(fit.epochs):
+        kept = sections.draw(seeds.rng(fit.run.seed, fit.purpose, "section", epoch))
+        present = np.bincount(owner[kept], minlength=len(rows))
         draw = seeds.rng(fit.run.seed, fit.purpose, "epoch", epoch)
-        # Sorting random keys within each bag draws tiles without replacement, for all bags at once.
-        shuffled = np.lexsort((draw.random(len(owner)), owner))
-        view = _draw_views(draw, len(owner), stored.features.shape[1], fit.hyper.augment)
-        for rows in split_batches(draw.permutation(len(start)), batch):
-            counts = np.minimum(stored.counts[rows], fit.hyper.bag)
-            tiles = np.concatenate(
-                [shuffled[start[r] : start[r] + c] for r, c in zip(rows, counts, strict=True)]
-            )
-            features = torch.from_numpy(stored.features[tiles, view[tiles]])
-            bag = torch.from_numpy(np.repeat(np.arange(len(rows)), counts))
-            packed = Packed(features, bag, torch.ones(len(tiles)), len(rows))
-            yield epoch, packed, torch.from_numpy(rows)
+        # Sorting random keys within each bag draws tiles without replacement, for all bags at once; the
+        # tiles of sections that were not drawn come last.
+        shuffled = np.lexsort((draw.random(len(owner)) + ~kept, owner))
+        view = _draw_views(draw, len(owner), views, fit.hyper.augment)
+        view = np.where((view == 0) & (turn[owner] > 0), views - 1 + turn[owner], view)
+        for mine in split_batches(draw.permutation(len(rows)), batch):
+            counts = np.minimum(present[mine], fit.hyper.bag)
+            drawn = shuffled[ranges(start[mine], counts)]
+            features = torch.from_numpy(stored.features[tile[drawn], view[drawn]])
+            bag = torch.from_numpy(np.repeat(np.arange(len(mine)), counts))
+            packed = Packed(features, bag, torch.ones(len(drawn)), len(mine))
+            yield epoch, packed, torch.from_numpy(mine)
 
 
 def _draw_views(draw: np.random.Generator, tiles: int, views: int, strength: float) -> NDArray[np.int64]:
@@ -283,12 +308,12 @@ def _loop(
     checkpoint: Path | None,
 ) -> BagModel:
     """AdamW with warm-up and a cosine over a fixed number of epochs; resumes at an epoch's start."""
-    truth = torch.from_numpy(fit.images["y"].to_numpy(dtype=np.int64, copy=True))
+    truth = torch.from_numpy(fit.samples["y"].to_numpy(dtype=np.int64, copy=True))
     accelerator = Accelerator(
         mixed_precision=fit.run.competition.training.precision, cpu=device().type == "cpu"
     )
     # With few bags and many features only a true ridge in the loss tames a frozen model's head;
-    # AdamW's decoupled decay does for the others.
+    # AdamW's decoupled decay does for the others. Turned copies are no new evidence against the ridge.
     decay, ridge = (
         (0.0, fit.hyper.weight_decay / (2 * len(fit.images))) if fit.frozen else (fit.hyper.weight_decay, 0.0)
     )

@@ -32,7 +32,7 @@ from kit.learn.train import Fit, Hyper, defaults, fold_names, train
 from kit.learn.train import inputs as train_inputs
 from kit.state import Run
 
-VERSION = 1
+VERSION = 2
 log = logging.getLogger("kit")
 Distributions = dict[str, optuna.distributions.BaseDistribution]
 

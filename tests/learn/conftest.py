@@ -183,8 +183,8 @@ def make_bags(tmp_path: Path, weights: Path) -> Callable[..., Run]:
                 tiles = _bag(row.image_id, row.label, count, side)
                 store.write(store.path_of(run.folder("tile"), split, row.image_id), tiles)
                 rows.append({"image_id": row.image_id, "split": split, "width": 900, "height": 900,
-                             "tissue": 0.5, "background": "#ffffff", "tiles": len(tiles), "status": "ok",
-                             "reason": ""})  # fmt: skip
+                             "tissue": 0.5, "background": "#ffffff", "tiles": len(tiles), "sections": 1,
+                             "clots": 1, "status": "ok", "reason": ""})  # fmt: skip
         write_table(run.folder("tile") / "images.csv", pd.DataFrame(rows))
         return run
 
@@ -203,6 +203,24 @@ def _bag(image: str, label: str, count: int, side: int) -> store.Tiles:
               "background": "#ffffff"}  # fmt: skip
     zero = np.zeros(number, np.int64)
     return store.packed(header, pixels, zero, zero, zero + side, np.ones(number, np.float32))
+
+
+@pytest.fixture
+def cut(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """``cut(run, sections, clots)``: the tiles of a bag take turns in so many sections of so many clots."""
+    # The key of a run does not see what is changed here.
+    monkeypatch.setattr("kit.learn.train._CACHE", {})
+
+    def change(run: Run, sections: int, clots: int) -> None:
+        for path in run.folder("tile").glob("t*/*.npz"):
+            tiles = store.read(path)
+            section = np.arange(len(tiles), dtype=np.int32) % sections
+            clot = section % clots
+            present = [len(set(section[clot == mine])) for mine in clot]
+            weight = 1 / np.array(present, np.float32)
+            store.write(path, replace(tiles, section=section, clot=clot, weight=weight))
+
+    return change
 
 
 @pytest.fixture(scope="session")

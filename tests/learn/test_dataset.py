@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 import torch
 
-from kit.errors import DataError
+from kit import seeds
+from kit.errors import DataError, SettingError
 from kit.files import read_strings, write_table
 from kit.learn import dataset
-from kit.learn.dataset import Epochs, TileBags, loader, pack, resize, split_batches
+from kit.learn.dataset import Epochs, TileBags, find_sections, loader, pack, resize, split_batches
 from kit.read import store
 from kit.state import Run
 
@@ -24,7 +25,8 @@ Make = Callable[..., Run]
 
 def samples(run: Run, **changes: object) -> TileBags:
     ids = dataset.labelled(run).index.to_numpy(dtype=object)
-    return replace(TileBags(run.folder("tile"), ids, 0, 3, 1.0, 0, "fit"), **changes)  # type: ignore[arg-type]
+    plain = TileBags(run.folder("tile"), ids, np.zeros(len(ids), np.int64), 0, 3, 1.0, 0, "fit")
+    return replace(plain, **changes)  # type: ignore[arg-type]
 
 
 def test_batches_are_the_same_for_any_number_of_workers(make_bags: Make) -> None:
@@ -103,7 +105,7 @@ def test_a_sample_depends_on_its_key_alone(make_bags: Make) -> None:
     run = make_bags()
     bags = samples(run)
     np.testing.assert_array_equal(bags[(3, 5)][0], bags[(3, 5)][0])
-    fewer = samples(run, ids=bags.ids[5:6])
+    fewer = samples(run, ids=bags.ids[5:6], turns=bags.turns[5:6])
     np.testing.assert_array_equal(fewer[(3, 0)][0], bags[(3, 5)][0])
     assert bags[(4, 5)][0].tobytes() != bags[(3, 5)][0].tobytes()
 
@@ -111,13 +113,118 @@ def test_a_sample_depends_on_its_key_alone(make_bags: Make) -> None:
 def test_tiles_are_resized_to_what_the_encoder_sees(make_bags: Make) -> None:
     run = make_bags()
     assert samples(run, size=8)[(0, 0)][0].shape[1:] == (8, 8, 3)
-    stored = dataset.read_tiles(run, "train", "p0-0", 0)
+    stored, content = dataset.read_tiles(run, "train", "p0-0", 0)
+    assert len(content) == len(stored)
     assert stored.shape[1:] == (16, 16, 3)
     blocks = stored.astype(float).reshape(len(stored), 8, 2, 8, 2, 3).mean(axis=(2, 4))
-    np.testing.assert_allclose(dataset.read_tiles(run, "train", "p0-0", 8), blocks, atol=1, err_msg="by area")
+    shrunk, _ = dataset.read_tiles(run, "train", "p0-0", 8)
+    np.testing.assert_allclose(shrunk, blocks, atol=1, err_msg="by area")
     assert resize(stored, 0) is stored and resize(stored, 16) is stored
     grown = resize(stored, 40)
     assert grown.shape[1:] == (40, 40, 3) and abs(float(grown.mean()) - float(stored.mean())) < 2
+
+
+def stored_bag(run: Run, image: str) -> tuple[store.Tiles, dict[bytes, int]]:
+    """The stored tiles of an image, and the place of each by its pixels."""
+    content = store.read(store.path_of(run.folder("tile"), "train", image))
+    return content, {tile.tobytes(): n for n, tile in enumerate(content.decode())}
+
+
+def test_an_epoch_shows_one_section_of_every_clot_and_each_has_its_turn(
+    make_bags: Make, cut: Callable[..., None]
+) -> None:
+    run = make_bags(count=12)
+    cut(run, 4, 2)  # sections 0 and 2 are one clot, 1 and 3 the other
+    bags = samples(run, strength=0.0, bag=99)
+    n = next(n for n, image in enumerate(bags.ids) if len(stored_bag(run, image)[0]) > 8)
+    content, place = stored_bag(run, bags.ids[n])
+    shown = []
+    for epoch in range(60):
+        drawn = {place[tile.tobytes()] for tile in bags[(epoch, n)][0]}
+        sections = {int(content.section[tile]) for tile in drawn}
+        assert drawn == set(np.flatnonzero(np.isin(content.section, list(sections))))
+        assert sorted(section % 2 for section in sections) == [0, 1]
+        shown.append(sections)
+    assert 15 < sum(0 in sections for sections in shown) < 45
+    assert len(set(map(frozenset, shown))) == 4, "the clots are drawn independently"
+    short = samples(run, strength=0.0, bag=3)[(0, n)][0]
+    assert {place[tile.tobytes()] for tile in short} < {place[tile.tobytes()] for tile in bags[(0, n)][0]}
+
+
+@pytest.mark.parametrize("parts", [None, 1, 5])
+def test_where_no_clot_repeats_tiles_are_drawn_from_the_order_alone(
+    parts: int | None, make_bags: Make, cut: Callable[..., None]
+) -> None:
+    run = make_bags(count=6)
+    if parts:
+        cut(run, parts, parts)
+    bags = samples(run, strength=0.0)
+    for n, image in enumerate(bags.ids):
+        content = stored_bag(run, image)[0]
+        order = seeds.rng(0, "fit", "bag", 7, image).permutation(len(content))[:3]
+        np.testing.assert_array_equal(bags[(7, n)][0], content.decode(order.tolist()))
+
+
+def test_sections_are_told_apart_by_bag_and_clot_and_drawn_evenly() -> None:
+    draw = np.random.default_rng(0)
+    bag = np.repeat(np.arange(40), 12)
+    section = draw.integers(-1, 5, len(bag))
+    clot = section // 2
+    sections = find_sections(bag, clot, section)
+    times = np.zeros(len(bag))
+    for _ in range(400):
+        kept = sections.draw(draw)
+        times += kept
+        for key in {(b, c) for b, c in zip(bag, clot, strict=True)}:
+            mine = (bag == key[0]) & (clot == key[1])
+            (chosen,) = set(section[mine & kept])
+            assert (kept[mine] == (section[mine] == chosen)).all()
+            if key[0] > 2:
+                break
+    for b in range(3):
+        for c in set(clot[bag == b]):
+            mine = (bag == b) & (clot == c)
+            np.testing.assert_allclose(times[mine] / 400, 1 / len(set(section[mine])), atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [((), [1, 1]), (("0", "0"), [1, 1]), (("1", "3"), [2, 4]), (("0", "2"), [1, 3])]
+)
+def test_an_image_appears_as_often_as_the_turned_copies_of_its_class_say(
+    given: tuple[str, ...], expected: list[int], make_run: Make
+) -> None:
+    run = make_run(turned=given)
+    images = dataset.labelled(run)
+    found = dataset.with_copies(images, dataset.turned_copies(run))
+    for image, row in images.iterrows():
+        assert found.loc[[image], "turn"].tolist() == list(range(expected[row["y"]]))
+    assert len(found) == sum(expected[y] for y in images["y"])
+    assert found.index.drop_duplicates().equals(images.index)
+
+
+def test_a_copy_is_turned_before_it_is_augmented_and_draws_for_itself(make_bags: Make) -> None:
+    run = make_bags(count=6)
+    ids = dataset.labelled(run).index.to_numpy(dtype=object)
+    plain = samples(run, strength=0.0, bag=99)
+    for turn in range(1, 4):
+        copies = samples(run, strength=0.0, bag=99, turns=np.full(len(ids), turn))
+        for n in range(len(ids)):
+            upright = {np.rot90(tile, turn).tobytes() for tile in plain[(2, n)][0]}
+            assert {tile.tobytes() for tile in copies[(2, n)][0]} == upright
+    jittered = samples(run, turns=np.full(len(ids), 2), bag=99)
+    np.testing.assert_array_equal(jittered[(2, 4)][0], jittered[(2, 4)][0])
+    assert jittered[(2, 4)][0].tobytes() != samples(run, bag=99)[(2, 4)][0].tobytes()
+
+
+@pytest.mark.parametrize(
+    "given", [("1",), ("1", "2", "3"), ("1", "4"), ("-1", "0"), ("1.0", "2"), ("a", "b")]
+)
+def test_turned_copies_that_make_no_sense_are_refused_with_what_to_write(
+    given: tuple[str, ...], make_run: Make
+) -> None:
+    with pytest.raises(SettingError, match=f"train.turned is '{','.join(given)}', for 2 classes") as caught:
+        dataset.turned_copies(make_run(turned=given))
+    assert "each of a, b" in caught.value.hint and "train.turned=1,3" in caught.value.hint
 
 
 def test_packed_bags_keep_their_tiles_together_channels_first() -> None:

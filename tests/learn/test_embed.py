@@ -79,7 +79,7 @@ def test_an_embedding_does_not_depend_on_its_company(make_bags: Make) -> None:
     model = embed.frozen_encoder(run, FROZEN)
     stored = embed.embeddings(run, FROZEN, "train", 1)
     for image in stored.ids[[0, 7, 29]]:
-        alone = embed.forward(model, read_tiles(run, "train", image, 0), 8)
+        alone = embed.forward(model, read_tiles(run, "train", image, 0)[0], 8)
         mine = stored.take(np.array([image], object)).features[:, 0]
         np.testing.assert_allclose(alone, mine, atol=1e-5)
     assert float(stored.features.std(axis=0).max()) > 1e-3, "features that differ from tile to tile"
@@ -96,7 +96,7 @@ def test_a_short_last_pass_is_padded_and_the_padding_left_out(make_run: Make) ->
 
     model = embed.frozen_encoder(run, FROZEN)
     model.__class__ = Counted
-    tiles = np.concatenate([read_tiles(run, "train", f"p0-{n}", 0) for n in range(3)])
+    tiles = np.concatenate([read_tiles(run, "train", f"p0-{n}", 0)[0] for n in range(3)])
     whole = embed.forward(model, tiles, 2)
     assert sizes == [2, 2] and whole.shape == (3, 256) and whole.dtype == np.float32
     np.testing.assert_allclose(embed.forward(model, tiles[2:], 2), whole[2:], atol=1e-5)
@@ -109,10 +109,56 @@ def test_the_first_view_is_the_tile_as_it_is_and_the_others_are_augmented(make_r
     for first, second in ((0, 1), (0, 2), (1, 2)):
         apart = np.abs(viewed.features[:, first] - viewed.features[:, second]).max(axis=1)
         assert (apart > 1e-4).mean() > 0.9
-    tiles = read_tiles(run, "train", "p0-0", 0)
+    tiles, _ = read_tiles(run, "train", "p0-0", 0)
     view = augment.apply(augment.make(1.0), tiles, run.seed, "view", 2, "p0-0")
     expected = embed.forward(embed.frozen_encoder(run, FROZEN), view, 8)
     np.testing.assert_allclose(viewed.features[:1, 2], expected, atol=1e-5)
+
+
+def test_turned_views_follow_the_augmented_ones(make_run: Make) -> None:
+    run = make_run()
+    plain, turned = embed.embeddings(run, FROZEN, "train", 2), embed.embeddings(run, FROZEN, "train", 2, 3)
+    assert turned.features.shape == (30, 5, 256)
+    np.testing.assert_allclose(turned.features[:, :2], plain.features, atol=1e-5)
+    model = embed.frozen_encoder(run, FROZEN)
+    for n in (0, 17):
+        tiles, _ = read_tiles(run, "train", turned.ids[n], 0)
+        for turn in (1, 2, 3):
+            expected = embed.forward(model, np.rot90(tiles, turn, axes=(1, 2)), 8)[0]
+            np.testing.assert_allclose(turned.features[n, 1 + turn], expected, atol=1e-5)
+        apart = np.abs(turned.features[n, 1:] - turned.features[n, 0]).max(axis=1)
+        assert (apart > 1e-4).all()
+
+
+def test_sections_clots_and_weights_stay_with_their_tiles(
+    make_bags: Make, cut: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_bags()
+    cut(run, 3, 2)
+    made = embed.embeddings(run, FROZEN, "train", 1)
+    monkeypatch.setattr(embed, "frozen_encoder", None)
+    for stored in (made, embed.embeddings(run, FROZEN, "train", 1)):
+        assert 0.5 in stored.weight
+        taken = stored.take(stored.ids[::-3])
+        start = 0
+        for image, count in zip(taken.ids, taken.counts, strict=True):
+            _, tiles = read_tiles(run, "train", image, 0)
+            assert len(tiles) == count
+            for name in ("section", "clot", "weight"):
+                mine = getattr(taken, name)[start : start + count]
+                np.testing.assert_array_equal(mine, getattr(tiles, name))
+            start += count
+
+
+def test_a_chunk_without_sections_is_computed_again(make_bags: Make) -> None:
+    run = make_bags()
+    embed.embeddings(run, FROZEN, "train", 1)
+    before, path = chunks(run), one(run, "train-00001.npz")
+    with np.load(path) as content:
+        np.savez(path, **{name: content[name] for name in ("ids", "counts", "features")})
+    assert chunks(run) != before
+    embed.embeddings(run, FROZEN, "train", 1)
+    assert chunks(run) == before
 
 
 def test_bags_are_taken_in_the_order_asked_for(make_bags: Make) -> None:
@@ -149,12 +195,13 @@ def test_the_key_knows_what_changes_numbers_and_not_what_does_not(
     longer.write_bytes(weights.read_bytes() + b" ")
     others = [
         key(run, views=3),
+        embed.key(run, FROZEN, 2, 1),
         key(make_run(infer_batch=9)),
         key(make_run(seed=1)),
         key(dataclasses.replace(run, threads=2)),
         key(dataclasses.replace(run, weights={"test_efficientnet": longer})),
     ]
-    assert len({same, *others}) == 6
+    assert len({same, *others}) == 7 and embed.key(run, FROZEN, 2, 0) == same
     resized = backbones.parse("test_efficientnet:frozen:24")
     assert embed.embeddings(run, resized, "test", 1).features.shape == (4, 1, 256)
     assert not np.allclose(

@@ -128,6 +128,17 @@ def test_the_mean_over_tiles_is_that_of_each_image_by_itself(make_bags: Make) ->
     assert len(set(stored.counts)) > 1
 
 
+def test_the_mean_over_tiles_goes_by_their_weights(make_bags: Make, cut: Callable[..., None]) -> None:
+    run = make_bags()
+    cut(run, 3, 2)
+    stored = embed.embeddings(run, leak.frozen_backbone(run), "train", run.competition.training.views)
+    found = leak.image_features(run, leak.frozen_backbone(run), pd.Index(stored.ids))
+    for name, row in zip(stored.ids, found, strict=True):
+        mine = stored.take(np.array([name], object))
+        expected = np.average(mine.features[:, 0], axis=0, weights=mine.weight)
+        np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_the_probe_says_the_same_in_other_units_and_with_a_feature_that_never_changes() -> None:
     draw = np.random.default_rng(0)
     x, y = draw.normal(size=(60, 5)).astype(np.float32), np.arange(60) % 3

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from kit import folds, state
 from kit.files import read_strings
-from kit.learn import backbones, predict, train
+from kit.learn import backbones, embed, predict, train
 from kit.learn.bags import BagModel
-from kit.learn.dataset import labelled
+from kit.learn.dataset import labelled, read_tiles
 from kit.learn.train import Fit
+from kit.read import store
 from kit.state import Run
 
 Make = Callable[..., Run]
@@ -132,6 +135,68 @@ def test_all_tiles_of_a_bag_are_predicted_from_whatever_was_drawn_in_training(ma
     logits = model.head.weight.detach().numpy() @ pooled + model.head.bias.detach().numpy()
     found = predict.predict_images(run, backbone, model, "train", long)[0]
     np.testing.assert_allclose(np.log(found[1] / found[0]), logits[1] - logits[0], atol=1e-4)
+
+
+def fitted(run: Run, mode: str, pool: str = "mean") -> tuple[backbones.Backbone, BagModel]:
+    """A model of a bag run, with a head that says something."""
+    backbone, images = backbones.parse(f"test_efficientnet:{mode}"), labelled(run)
+    hyper = dataclasses.replace(train.defaults(run.competition.training, mode), pool=pool)
+    model = train.train(Fit(run, backbone, hyper, images, "fit"))
+    head = np.random.default_rng(0).normal(0, 0.3, tuple(model.head.weight.shape))
+    model.head.weight.data.copy_(torch.from_numpy(head))
+    return backbone, model
+
+
+@pytest.mark.parametrize("mode", ["frozen", "scratch"])
+def test_sections_are_averaged_within_their_clot_and_clots_by_their_size(
+    mode: str, make_bags: Make, cut: Callable[..., None]
+) -> None:
+    run = make_bags(count=9, finetune_epochs=1)
+    cut(run, 3, 2)  # sections 0 and 2 are one clot, 1 is the other
+    backbone, model = fitted(run, mode)
+    stored = train.stored_embeddings(run, backbones.parse("test_efficientnet:frozen"), 2)
+    (image,) = stored.ids[stored.counts == 9][:1]
+    pixels, tiles = read_tiles(run, "train", image, 0)
+    if mode == "frozen":
+        plain = stored.take(np.array([image], object)).features[:, 0]
+        values = (plain - model.center.numpy()) / model.spread.numpy()
+    else:
+        values = embed.forward(model, pixels, 8)
+    cuts = [values[tiles.section == n].mean(axis=0) for n in range(3)]  # of three tiles each
+    pooled = ((cuts[0] + cuts[2]) / 2 + cuts[1]) / 2
+    logits = model.head.weight.detach().numpy() @ pooled + model.head.bias.detach().numpy()
+    found = predict.predict_images(run, backbone, model, "train", np.array([image], object))[0]
+    np.testing.assert_allclose(np.log(found[1] / found[0]), logits[1] - logits[0], atol=1e-4)
+    flat = model.head.weight.detach().numpy() @ values.mean(axis=0) + model.head.bias.detach().numpy()
+    assert abs(flat[1] - flat[0] - logits[1] + logits[0]) > 1e-3, "all tiles alike would say another thing"
+
+
+@pytest.mark.parametrize("pool", ["mean", "attention"])
+@pytest.mark.parametrize("mode", ["frozen", "scratch"])
+def test_a_section_that_is_repeated_exactly_changes_no_prediction(
+    mode: str, pool: str, make_bags: Make
+) -> None:
+    run = make_bags(count=6, finetune_epochs=1)
+    backbone, model = fitted(run, mode, pool)
+    ids = np.array(["t0", "t1", "t2"], object)
+    before = predict.predict_images(run, backbone, model, "test", ids)
+    shutil.rmtree(run.folder("embed"), ignore_errors=True)
+    for image in ids:
+        path = store.path_of(run.folder("tile"), "test", image)
+        tiles = store.read(path)
+        first = tiles.decode([0])[0]
+        twice = store.packed(
+            tiles.header,
+            [first, *tiles.decode()],
+            *(np.concatenate([part[:1], part]) for part in (tiles.x, tiles.y, tiles.size)),
+            tissue=np.ones(len(tiles) + 1, np.float32),
+        )
+        ones = np.ones(len(tiles) - 1, np.int32)
+        section, clot = np.concatenate([[0, 1], 1 + ones]), np.concatenate([[0, 0], ones])
+        weight = np.where(clot == 0, 0.5, 1).astype(np.float32)
+        store.write(path, dataclasses.replace(twice, section=section, clot=clot, weight=weight))
+    after = predict.predict_images(run, backbone, model, "test", ids)
+    np.testing.assert_allclose(after, before, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["frozen", "scratch"])
