@@ -237,6 +237,7 @@ def command(run: Run) -> str:
     words = [task.name if known else Path(run.asked or "my_task.py").name]
     words += [] if run.demo else ["--data", "DIR"]
     words += ["--folds", run.fold_table.name] if run.fold_table else []
+    words += ["--import", "DIR"] if run.coords else []
     words += _files("--weights", run.weights) + _files("--oof", run.external.oof)
     words += _files("--test", run.external.test)
     words += ["--meta", run.external.meta.name] if run.external.meta else []
