@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
+from typing import Any
 
 from kit.errors import KitError
 
@@ -63,6 +65,22 @@ def run_peers(problems: Path, predictions: Path, folder: Path = FOLDER) -> None:
     ended = subprocess.run(words, cwd=ROOT, env=_outside(), check=False)
     if ended.returncode:
         raise PeerError(f"the peers ended with code {ended.returncode}", "their own words are above")
+
+
+def ask(script: Path, question: object, folder: Path, requirements: Path) -> Any:
+    """Let a script in the environment of ``folder`` answer a question, both JSON, in a process of its own.
+
+    Raises:
+        PeerError: the script ended with an error, whose last lines the message holds.
+    """
+    words = [str(peers_python(folder, requirements)), str(script)]
+    ended = subprocess.run(
+        words, input=json.dumps(question), env=_outside(), capture_output=True, text=True, check=False
+    )
+    if ended.returncode:
+        said = "\n".join(ended.stderr.splitlines()[-3:]) or "it did not say why"
+        raise PeerError(f"{script.name} ended with code {ended.returncode}: {said}", "mend or pin the peer")
+    return json.loads(ended.stdout)
 
 
 def _digest(requirements: Path) -> str:
