@@ -117,12 +117,27 @@ def test_the_benchmark_counts_a_clot_as_lost_where_another_takes_its_place() -> 
 
 
 @real
-def test_the_large_pieces_of_a_real_slide_have_their_partner_in_its_lower_half() -> None:
+def test_every_large_section_of_a_real_slide_has_one_partner_in_its_other_half() -> None:
     found = sections(picture("overviews/08b8ef_0.png"))
+    areas = np.bincount(found.labels.ravel())[1:]
+    middle = np.array([np.nonzero(found.labels == number + 1)[0].mean() for number in range(len(areas))])
+    lower = middle > found.labels.shape[0] / 2
+    for number in np.flatnonzero(areas >= 0.1 * areas.max()):
+        same = found.clot == found.clot[number]
+        assert (same & (lower == lower[number])).sum() == 1
+        assert (same & (lower != lower[number])).sum() == 1
     assert together(found, (170, 150), (185, 880))
     assert together(found, (330, 130), (330, 820))
     assert together(found, (220, 370), (265, 1070))
-    assert not together(found, (170, 150), (265, 1070))
+    assert together(found, (520, 240), (530, 890))  # red, and hangs together with another piece in one half
+    assert together(found, (380, 60), (370, 735))  # small
+    assert len(set(found.clot.tolist())) == 5
+
+
+@real
+def test_a_real_slide_without_repeated_sections_has_none() -> None:
+    found = sections(picture("overviews/02ebd5_0.png"))
+    assert len(set(found.clot.tolist())) == len(found.clot)
 
 
 @real
