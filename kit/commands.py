@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 from kit.errors import StageError
-from kit.state import Run
+from kit.state import Run, finished
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,8 @@ def _tile_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--plan",
         action="store_true",
-        help="say from the headers what tiling would cost each image; nothing is decoded",
+        help="say from the headers what tiling would cost each image; only a few megapixels are decoded, to"
+        " measure the speed",
     )
     group.add_argument(
         "--check",
@@ -154,7 +155,8 @@ def _tile_options(parser: argparse.ArgumentParser) -> None:
         "--pictures",
         nargs="*",
         metavar="ID",
-        help="draw tissue, sections and tiles of these images (none named: of a few of all kinds)",
+        help="draw tissue, sections and tiles of these images, from what is stored (none named: of all,"
+        " with a page that lists them, failures first)",
     )
     group.add_argument(
         "--export",
@@ -164,6 +166,19 @@ def _tile_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def need_tiles(run: Run) -> None:
+    """Make sure that the stored tiles were made with the settings that were typed.
+
+    Raises:
+        StageError: they were not, or there are none.
+    """
+    if not finished(run, "tile"):
+        raise StageError(
+            "tile has not been finished with these options and settings",
+            f"type: python -m kit tile {run.asked or run.name} (same options), then repeat the command",
+        )
+
+
 def _tile(run: Run, options: argparse.Namespace) -> tuple[str, int] | None:
     found: tuple[str, int]
     if options.check:
@@ -171,11 +186,12 @@ def _tile(run: Run, options: argparse.Namespace) -> tuple[str, int] | None:
         return found
     if options.plan:
         return import_module("kit.read.plan").plan(run), 0
+    if options.pictures is None and options.export is None:
+        return None
+    need_tiles(run)
     if options.pictures is not None:
         return import_module("kit.show.tiles").pictures(run, options.pictures), 0
-    if options.export is not None:
-        return import_module("kit.read.export").export(run, options.export), 0
-    return None
+    return import_module("kit.read.export").export(run, options.export), 0
 
 
 STAGE_OPTIONS = {"fold": StageOptions(_fold_options, _fold), "tile": StageOptions(_tile_options, _tile)}

@@ -51,8 +51,8 @@ class TileGrid:
     sections: bool = True  # find repeated sections and weigh their tiles
     index: bool = True  # read tiled TIFF by its own index; false: everything through OpenSlide
     skip: bool = True  # do not decode tiles whose byte counts say that they are blank
-    slide_seconds: float = 120.0  # projected cost above which a slide gets fewer, coarser tiles
-    slide_mib: float = 1024.0  # the same for memory
+    slide_seconds: float = 120.0  # projected, of one core, above which a slide gets fewer, coarser tiles
+    slide_mib: float = 1024.0  # the same for memory; both cut down the recipe grid alone
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,9 @@ def file_digest(path: Path) -> str:
 def fingerprint(path: Path) -> str:
     """Size and hash of both ends of an image: reads 128 KiB of a 3 GB slide; ``missing`` if absent.
 
-    A path inside a zip archive is fingerprinted by the archive's size and ends.
+    A path inside a zip archive is fingerprinted by the archive's size and ends. Of a slide that lies in
+    several files (``.mrxs`` with a folder of its name, a folder of ``.dcm``), the names and sizes of the
+    others count too.
     """
     archive, member = split_archive(path)
     if not archive.is_file():
@@ -131,7 +133,24 @@ def fingerprint(path: Path) -> str:
         ends = stream.read(SAMPLE)
         stream.seek(max(0, size - SAMPLE))
         ends += stream.read(SAMPLE)
-    return f"{size}-{hashlib.sha256(ends).hexdigest()[:16]}{'-' + member if member else ''}"
+    others = "" if member else _companions(path)
+    return f"{size}-{hashlib.sha256(ends).hexdigest()[:16]}{others}{'-' + member if member else ''}"
+
+
+def _companions(path: Path) -> str:
+    """A digest of the names and sizes of the files that belong to a slide; empty if it is one file."""
+    kind = path.suffix.lower()
+    if kind == ".mrxs":
+        folder, found = path.with_suffix(""), list(path.with_suffix("").rglob("*"))
+    elif kind == ".dcm":
+        folder = path.parent
+        found = [other for other in folder.iterdir() if other.suffix.lower() == kind and other != path]
+    else:
+        return ""
+    sizes = [
+        (other.relative_to(folder).as_posix(), other.stat().st_size) for other in found if other.is_file()
+    ]
+    return f"-{digest(sorted(sizes))[:16]}" if sizes else ""
 
 
 def split_archive(path: Path) -> tuple[Path, str]:

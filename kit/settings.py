@@ -29,6 +29,20 @@ schemes (fold.scheme): folds of whole patients (or what the competition keeps to
   group       balance classes alone; sites are not looked at
   site        leave one site out at a time
   crossed     are blocks of whole sites: neither patient nor site was seen in training""",
+    "tile": """
+recipes (tile.recipe): how a slide becomes tiles
+  grid           squares of tile.size x tile.scale level-0 pixels (or tile.size x tile.mpp micrometres)
+  by-aspect      the whole slide, cut across its longer side by its aspect ratio
+  roi            one picture a clot, of only one of the sections that repeat it
+  seed-overview  the whole slide in grey at 5 per cent
+which squares: tile.rank tissue, darkness or spread; tile.count of the best, 0 for all; tile.overlap is a
+share of a side; squares with less tissue than tile.min_tissue or contrast than tile.contrast are left out
+tile.colour: none, background (glass becomes white), reinhard or macenko
+tile.mpp needs the slide's resolution: from its file or, where that is no microscope's, tile.slide_mpp
+tile.slide_seconds, tile.slide_mib: a slide that would cost more, by its header, gets fewer or coarser tiles
+tile.sections=false does not look for repeated sections; tile.index=false reads all through OpenSlide;
+tile.skip=false decodes tiles that are blank by their byte counts too
+The demo's slides are small: it sets tile.size=128, tile.scale=2, tile.count=8 and train.bag=4.""",
     "combine": """
 methods (combine.method): a pool, or "POOL + CALIBRATOR", or choose, which takes the simplest candidate
 within one standard error of the best; upper case, spaces, _ and - do not count

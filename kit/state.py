@@ -194,7 +194,9 @@ class Run:
 
     def _changed(self, name: str, record: dict[str, Any]) -> str:
         """Which ingredient of a finished stage is not what it was."""
-        before, now = flatten(record["ingredients"]), flatten(self.ingredients(name))
+        # The record has been through JSON, which knows no tuples.
+        today = json.loads(json.dumps(self.ingredients(name)))
+        before, now = flatten(record["ingredients"]), flatten(today)
         names = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
         if not names:
             return "left files that are not there any more, or were changed by hand"

@@ -150,6 +150,23 @@ def test_a_fingerprint_sees_the_size_and_both_ends(tmp_path: Path) -> None:
     assert files.fingerprint(tmp_path / "none.tif") == "missing"
 
 
+@pytest.mark.parametrize(
+    ("name", "other"), [("a.mrxs", "a/Data0001.dat"), ("a.MRXS", "a/deep/index.dat"), ("a.dcm", "b.dcm")]
+)
+def test_a_fingerprint_sees_the_other_files_of_a_slide(name: str, other: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"the same")
+    prints = [files.fingerprint(tmp_path / name)]
+    (tmp_path / other).parent.mkdir(parents=True, exist_ok=True)
+    for content in (b"1", b"1234"):
+        (tmp_path / other).write_bytes(content)
+        prints.append(files.fingerprint(tmp_path / name))
+    (tmp_path / other).rename((tmp_path / other).with_stem("c"))
+    prints.append(files.fingerprint(tmp_path / name))
+    assert len(set(prints)) == 4
+    (tmp_path / "a.txt").write_bytes(b"of something else")
+    assert files.fingerprint(tmp_path / name) == prints[-1]
+
+
 def test_an_image_inside_a_zip_is_known_by_the_archive_and_its_name(tmp_path: Path) -> None:
     (tmp_path / "photos.zip").write_bytes(b"content")
     first, second = (files.fingerprint(tmp_path / "photos.zip" / name) for name in ("a.png", "b/c.png"))

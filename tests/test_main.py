@@ -406,9 +406,19 @@ def test_an_option_that_replaces_tiling_prints_what_it_found_and_tiles_nothing(
         return f"done by {function}"
 
     other_module(monkeypatch, module, **{function: act})
+    monkeypatch.setattr("kit.commands.finished", lambda run, stage: stage == "tile")
     ended = kit("tile", "strip-ai", "--data", data, *words)
     assert (ended.code, ended.out) == (0, f"done by {function}\n")
     assert not Path("work/strip-ai/state.json").exists()
+
+
+@pytest.mark.parametrize("words", [["--pictures"], ["--export", "out"]])
+def test_tiles_of_other_settings_are_neither_drawn_nor_exported(
+    kit: Callable[..., Any], data: Path, words: list[str]
+) -> None:
+    ended = kit("tile", "strip-ai", "--data", data, *words)
+    assert ended.code == 2 and "has not been finished with these options" in ended.err
+    assert "type: python -m kit tile strip-ai" in ended.err
 
 
 @pytest.mark.parametrize("code", [0, 1])

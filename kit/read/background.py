@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kit.read.codec import DEFLATE, JPEG, LZW, NONE, OLD_DEFLATE
+from kit.read.density import Mask
 from kit.read.reader import Pixels
 from kit.read.tiff import Level
-from kit.read.tissue import Mask
 
 ABOVE = 1.1  # a tile with so many times the bytes of a blank one shows something: an outline, at least
 ABOVE_JPEG = 1.03  # the same where half of a blank tile's bytes are tables, and slopes cost few

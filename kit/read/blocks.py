@@ -39,3 +39,20 @@ def span(start: int, stop: int, ratio: float, length: int) -> tuple[int, int]:
     """
     end = min(length, max(1, round(stop / ratio)))
     return min(round(start / ratio), end - 1), end
+
+
+def reach(start: int, stop: int, size: int, length: int) -> tuple[int, int]:
+    """The same of a stretch that may lie outside of the image; only what does ends outside of the level.
+
+    Args:
+        size: of the axis, level-0 px.
+        length: of the level, its own pixels.
+
+    >>> reach(898, 901, 901, 225), reach(898, 905, 901, 225)
+    ((224, 225), (224, 226))
+    """
+    ratio = size / length
+    if start >= 0 and stop <= size:
+        return span(start, stop, ratio, length)
+    first = round(start / ratio)
+    return first, max(first + 1, round(stop / ratio))

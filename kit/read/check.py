@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pandas as pd
 
 from kit.parallel import run_all
 from kit.read import store
-from kit.read.tiles import load_images
+from kit.read.tiler import Tiler
+from kit.read.tiles import load_images, sources
 from kit.state import Run
 
 
@@ -22,6 +24,7 @@ class Expected:
     path: Path
     tiles: int
     stored: bool
+    key: str  # of what its tiles are made from, today
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,9 @@ def check(run: Run) -> tuple[str, int]:
     """
     folder = run.folder("tile")
     images = load_images(run)
-    wanted = [_expected(folder, row) for _, row in images.iterrows()]
+    work = Tiler(run)
+    keys = {(source.split, source.image_id): work.key(source) for source in sources(run)}
+    wanted = [_expected(folder, row, keys) for _, row in images.iterrows()]
     found = run_all(_judge, wanted, run.workers, "check")
     problems = [problem for problem in found if problem is not None] + _extra(folder, wanted)
     stored = [item for item in wanted if item.stored]
@@ -52,11 +57,12 @@ def check(run: Run) -> tuple[str, int]:
     return _told(problems, len(stored), run), 1
 
 
-def _expected(folder: Path, row: pd.Series[str]) -> Expected:
+def _expected(folder: Path, row: pd.Series[str], keys: Mapping[tuple[str, str], str]) -> Expected:
     split, image = str(row["split"]), str(row["image_id"])
     # An image without tissue has a file without tiles; one that cannot be read has none.
     stored = int(row["tiles"]) > 0 or row["status"] == "empty"
-    return Expected(split, image, store.path_of(folder, split, image), int(row["tiles"]), stored)
+    path, key = store.path_of(folder, split, image), keys.get((split, image), "")
+    return Expected(split, image, path, int(row["tiles"]), stored, key)
 
 
 def _judge(item: Expected) -> Problem | None:
@@ -66,8 +72,12 @@ def _judge(item: Expected) -> Problem | None:
         unused = "images.csv says that the image could not be used"
         return Problem(item.path, image, unused, extra=True) if item.path.exists() else None
     what = store.check(item.path)
-    if not what and (count := len(store.read(item.path))) != item.tiles:
-        what = f"it has {count} tiles, and images.csv says {item.tiles}"
+    if not what:
+        tiles = store.read(item.path)
+        if len(tiles) != item.tiles:
+            what = f"it has {len(tiles)} tiles, and images.csv says {item.tiles}"
+        elif tiles.header.get("key") != item.key:
+            what = "it was made from another image, another file or with other settings"
     return Problem(item.path, image, what) if what else None
 
 

@@ -10,6 +10,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import cv2
@@ -30,6 +31,7 @@ INFLATE: dict[int, Inflate] = {
     DEFLATE: imagecodecs.deflate_decode,
     OLD_DEFLATE: imagecodecs.deflate_decode,
 }
+START, END = b"\xff\xd8", b"\xff\xd9"  # of a JPEG stream
 REDUCED = 8  # times smaller: a pixel for each block of a JPEG, its mean
 
 
@@ -106,8 +108,10 @@ class Codec:
 
     def _decode_jpeg(self, data: bytes, out: Pixels) -> None:
         self._check_jpeg(data)
+        if data.rfind(END) < 0:  # libjpeg would fill the rest with grey
+            raise TileError("its JPEG stream is cut short")
         colours = "ycbcr" if self.ycbcr else "rgb"
-        tables = self.tables or None
+        tables = START + self._shared + END if self._shared else None
         out[...] = imagecodecs.jpeg8_decode(data, tables=tables, colorspace=colours, outcolorspace="rgb")
 
     def _checked(self, length: int) -> None:
@@ -122,13 +126,15 @@ class Codec:
 
     def _whole(self, data: bytes) -> bytes:
         """A JPEG file of its own: shared tables put in, and its colours as the TIFF says, not the stream."""
-        segments = list(_segments(data))
-        kept = [data[start:end] for marker, start, end in segments if not 0xE0 <= marker <= 0xEF]
-        body = b"".join([*kept, data[segments[-1][2] :]])
-        tables = self.tables[2:-2] if self.tables else b""
+        _, _, end = list(_segments(data))[-1]
         # Adobe's marker, whose last byte says: 1, luma and chroma; 0, as it is.
         adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([int(self.ycbcr)])
-        return b"\xff\xd8" + adobe + tables + body
+        return START + adobe + self._shared + _plain(data) + data[end:]
+
+    @cached_property
+    def _shared(self) -> bytes:
+        """The segments of the shared tables, and nothing that says how to show them."""
+        return _plain(self.tables)
 
 
 def jpeg_size(data: bytes) -> tuple[int, int]:
@@ -139,6 +145,8 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
     """
     for marker, start, _ in _segments(data):
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            if start + 9 > len(data):
+                break
             height, width = struct.unpack(">HH", data[start + 5 : start + 9])
             return width, height
     raise TileError("it is no JPEG stream")
@@ -146,11 +154,24 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Marker, start and end of each segment before the pixels of a JPEG stream, as far as they make sense."""
-    place = 2
-    while place + 9 <= len(data) and data[place] == 0xFF and data[place + 1] != 0xDA:
-        end = place + 2 + int(struct.unpack(">H", data[place + 2 : place + 4])[0])
-        yield data[place + 1], place, end
-        place = end
+    place = 0
+    while place + 4 <= len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        if marker == 0xFF:  # any number of these may stand before a marker
+            place += 1
+        elif marker == 0xD8:  # the start of the stream, which has no content
+            place += 2
+        elif marker in (0xD9, 0xDA):  # its end, and the start of the pixels
+            return
+        else:
+            end = place + 2 + int(struct.unpack(">H", data[place + 2 : place + 4])[0])
+            yield marker, place, end
+            place = end
+
+
+def _plain(data: bytes) -> bytes:
+    """The segments of a JPEG stream without those of applications: some say other colours than the TIFF."""
+    return b"".join(data[a:b] for marker, a, b in _segments(data) if not 0xE0 <= marker <= 0xEF)
 
 
 _local = threading.local()

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kit.read.reader import Pixels
+from kit.read import density
+from kit.read.reader import WHITE, Pixels
 
 Reals: TypeAlias = NDArray[np.float32]
 Transform: TypeAlias = Callable[[Pixels], Pixels]
@@ -35,6 +36,7 @@ STRETCH = 3.0  # factor by which a spread or an amount is changed at most: noise
 APART = 8.0  # degrees; two stains that are nearer cannot be told apart
 NOISE = 0.04  # standard deviation of densities, the weaker way in the plane of two stains, that noise has too
 CHUNK = 1 << 18  # pixels transformed at once: 3 MB as float32
+NATURAL = (density.table(WHITE)[:, 0] * np.log(10)).astype(np.float32)  # of each grey level, on white glass
 
 
 def normaliser(name: Method, background: Pixels, sample: Pixels) -> Transform:
@@ -99,14 +101,13 @@ def _blended(flat: Pixels, fitted: Transform) -> Pixels:
 
 def _densities(flat: Pixels) -> Reals:
     """Optical density (natural logarithm) of each channel, (n, 3), on white glass."""
-    table = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
-    return np.asarray(table[flat], np.float32)
+    return np.asarray(NATURAL[flat], np.float32)
 
 
 def _weight(flat: Pixels) -> Reals:
     """How much a pixel is tissue, (n,), 0 to 1, by its densest channel."""
-    density = -np.log((flat.min(axis=1).astype(np.float32) + 1) / 256)
-    return np.asarray(np.clip((density - GLASS[0]) / (GLASS[1] - GLASS[0]), 0, 1), np.float32)
+    densest = NATURAL[flat.min(axis=1)]
+    return np.asarray(np.clip((densest - GLASS[0]) / (GLASS[1] - GLASS[0]), 0, 1), np.float32)
 
 
 def _tissue_of(flat: Pixels) -> Pixels:

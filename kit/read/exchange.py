@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from kit.errors import DataError
 from kit.files import write_file
 from kit.read import store
+from kit.read.reader import LONGEST
 from kit.read.store import Integers
 
 UNKNOWN = -1  # a magnification that nobody told us
@@ -99,8 +100,11 @@ def write_coords(
     write_file(path, write)
 
 
-def read_coords(path: Path) -> Coords:
+def read_coords(path: Path, features: bool = False) -> Coords:
     """Read a file of CLAM or TRIDENT, or of our own.
+
+    Args:
+        features: whether those are read too, where the file has them.
 
     Raises:
         DataError: it cannot be read, or breaks a rule; names the dataset and the rule.
@@ -114,8 +118,10 @@ def read_coords(path: Path) -> Coords:
                                 "give the files that hold the coordinates of patches")  # fmt: skip
             attributes = dict(file["coords"].attrs)
             coords = file["coords"][()]
-            features = file["features"][()] if isinstance(file.get("features"), h5py.Dataset) else None
-    except OSError as error:
+            there = features and isinstance(file.get("features"), h5py.Dataset)
+            encoded = file["features"][()] if there else None
+    # As h5py and numpy tell of damage, and of a shape that nobody could hold.
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, MemoryError) as error:
         raise DataError(f"{path} is no readable HDF5 file: {error}", AGAIN) from error
     coords = _checked(path, coords)
     return Coords(
@@ -123,9 +129,9 @@ def read_coords(path: Path) -> Coords:
         x=coords[:, 0].copy(),
         y=coords[:, 1].copy(),
         size=_side(path, attributes),
-        width=int(attributes.get("level0_width", 0)),
-        height=int(attributes.get("level0_height", 0)),
-        features=None if features is None else _features(path, features, len(coords)),
+        width=_whole(path, attributes, "level0_width"),
+        height=_whole(path, attributes, "level0_height"),
+        features=None if encoded is None else _features(path, encoded, len(coords)),
     )
 
 
@@ -156,11 +162,11 @@ def _checked(path: Path, coords: Any) -> Integers:
     if coords.dtype.kind not in "iu":
         raise DataError(f"{where} must be whole numbers, and is {coords.dtype}",
                         "round them to level-0 pixels, as int64")  # fmt: skip
-    if (wrong := np.flatnonzero((coords < 0).any(axis=1))).size:
+    found: Integers = coords.astype(np.int64)  # what is unsigned and too large becomes negative
+    if (wrong := np.flatnonzero((found < 0).any(axis=1))).size:
         x, y = coords[wrong[0]]
         raise DataError(f"{where} row {wrong[0]}: ({x}, {y}) is outside the image; none may be negative",
                         "shift the grid, or leave these tiles out")  # fmt: skip
-    found: Integers = coords.astype(np.int64)
     return found
 
 
@@ -183,16 +189,17 @@ def _side(path: Path, attributes: Mapping[str, Any]) -> int:
     if "patch_size" in attributes and "downsample" in attributes:
         shrunk = _number(path, attributes, "downsample")
         sides["patch_size x downsample"] = _number(path, attributes, "patch_size") * shrunk
-    elif "patch_size" in attributes and int(attributes.get("patch_level", -1)) == 0:
+    elif {"patch_size", "patch_level"} <= attributes.keys() and not _number(path, attributes, "patch_level"):
         sides["patch_size at level 0"] = _number(path, attributes, "patch_size")
     if not sides:
         raise DataError(f"{path}: coords must say the side of a tile: patch_size_level0, or patch_size with"
                         f" downsample; its attributes are {', '.join(sorted(attributes)) or 'none'}",
                         "give the files of the patching, not those of the features")  # fmt: skip
-    whole = {name: round(value) for name, value in sides.items()}
-    if len(set(whole.values())) > 1 or min(whole.values()) < 1:
-        said = " and ".join(f"{name} = {value}" for name, value in whole.items())
-        raise DataError(f"{path}: coords must say one side of a tile, 1 or more, and says {said}", AGAIN)
+    whole = {name: round(max(0.0, min(value, 2.0 * LONGEST))) for name, value in sides.items()}
+    if len(set(whole.values())) > 1 or not 1 <= min(whole.values()) <= LONGEST:
+        said = " and ".join(f"{name} = {value:.0f}" for name, value in sides.items())
+        raise DataError(f"{path}: coords must say one side of a tile, 1 or more and {LONGEST} at most, and"
+                        f" says {said}", AGAIN)  # fmt: skip
     return next(iter(whole.values()))
 
 
@@ -206,6 +213,15 @@ def _number(path: Path, attributes: Mapping[str, Any], name: str) -> float:
         raise DataError(f"{path}: the attribute {name} of coords must be a number, and is"
                         f" {attributes[name]}", AGAIN)  # fmt: skip
     return float(values[0])
+
+
+def _whole(path: Path, attributes: Mapping[str, Any], name: str) -> int:
+    """A side of the image; 0 where the file does not say it."""
+    value = _number(path, attributes, name) if name in attributes else 0.0
+    if not 0 <= value <= LONGEST:
+        raise DataError(f"{path}: the attribute {name} of coords must be pixels, {LONGEST} at most, and is"
+                        f" {attributes[name]}", AGAIN)  # fmt: skip
+    return round(value)
 
 
 def _text(value: Any) -> str:

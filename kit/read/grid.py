@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from kit.competition import TileGrid
 from kit.errors import SettingError
+from kit.read import density
+from kit.read.density import Mask
 from kit.read.reader import Pixels
 from kit.read.store import Integers
-from kit.read.tissue import Mask
 
 ALIGN = 128  # side of the TIFF tiles of a slide; a square that starts on one is read twice as fast
 LEAST = 0.02  # tissue share below which not even the best tile of a slide is kept
@@ -171,10 +172,8 @@ def merits(
 
 def _density(overview: Pixels, mask: Mask, background: Pixels) -> NDArray[np.uint8]:
     """Optical density against the glass, mean of the channels, in steps of 1 / LEVELS: (height, width)."""
-    grey = np.arange(256)[:, None]
-    density = np.log10((background.astype(np.float64) + 1) / (grey + 1))
-    table = np.rint(LEVELS * np.maximum(density, 0)).astype(np.uint8)
-    levels = cv2.transform(cv2.LUT(overview, table[None]), np.full((1, 3), 1 / 3, np.float32))
+    table = np.rint(LEVELS * density.table(background)).astype(np.uint8)
+    levels = cv2.transform(cv2.LUT(overview, table[:, None]), np.full((1, 3), 1 / 3, np.float32))
     levels[~mask] = 0
     return np.asarray(levels, np.uint8)
 
@@ -185,19 +184,6 @@ def _grey(overview: Pixels, mask: Mask, background: Pixels) -> NDArray[np.float3
     below = glass - cv2.cvtColor(overview, cv2.COLOR_RGB2GRAY).astype(np.float32)
     below[~mask] = 0
     return np.asarray(below, np.float32)
-
-
-def choose(
-    share: NDArray[np.float32],
-    grid: TileGrid,
-    rng: np.random.Generator,
-    merit: NDArray[np.float32] | None = None,
-) -> Integers:
-    """The places of the tiles to keep, best first: at most ``grid.count``, or all if it is 0.
-
-    See :func:`ranked`.
-    """
-    return ranked(share, grid, rng, merit)[: grid.count or None]
 
 
 def ranked(

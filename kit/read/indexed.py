@@ -5,21 +5,22 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from functools import cache, cached_property
-from typing import Self
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import cached_property
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kit.errors import ImageError
 from kit.read import background
-from kit.read.blocks import cuts, span
+from kit.read.blocks import cuts, reach, span
 from kit.read.codec import DEFLATE, JPEG, LZW, NONE, OLD_DEFLATE, REDUCED, TileError
+from kit.read.density import Mask
 from kit.read.reader import WHITE, Pixels, resized
 from kit.read.tiff import Level, TileIndex
-from kit.read.tissue import Mask
 
 BLOCK = 512  # level pixels of an overview that are decoded at once, each side, where its factor divides it
 KINDS = {NONE: "none", LZW: "lzw", JPEG: "jpeg", DEFLATE: "deflate", OLD_DEFLATE: "deflate"}
@@ -27,6 +28,9 @@ REDUCED_COST = 0.6  # of decoding a JPEG tile, when only a part of its coefficie
 CHROMA = 16  # pixels to a block of a JPEG's colours, each side, where they are halved
 MARGIN = 65536  # bytes that a tile may take beyond twice its pixels
 RAGGED = 2048  # the same where it does not: the tiles on a block's border are decoded for both sides
+WAITING = 256  # blocks of an overview that are handed out and not done: enough that no core waits
+
+Item = TypeVar("Item")
 
 
 class IndexedSlide:
@@ -77,22 +81,15 @@ class IndexedSlide:
             pixels = self._rectangle(at, (x0, y0), (x1, y1), blank, glass)
             part[...] = glass if pixels is None else resized(pixels, part.shape[1], part.shape[0])
 
-        tasks = [_pool().submit(fill, block) for block in itertools.product(rows, columns)]
-        try:
-            for task in tasks:
-                task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            wait(tasks)  # none may read on when the file is closed
+        _on_all_cores(fill, itertools.product(rows, columns))
         return whole
 
     def region(self, x: int, y: int, size: int, out: int) -> Pixels:
         """See :meth:`Reader.region`."""
         level = self._coarsest(size / out, reduce=False)
-        left, top = (round(value / ratio) for value, ratio in zip((x, y), level.ratio, strict=True))
-        width, height = (max(1, round(size / ratio)) for ratio in level.ratio)
-        pixels = self._rectangle(level, (left, top), (left + width, top + height), None, WHITE)
+        left, right = reach(x, x + size, self.size[0], level.width)
+        top, bottom = reach(y, y + size, self.size[1], level.height)
+        pixels = self._rectangle(level, (left, top), (right, bottom), None, WHITE)
         assert pixels is not None  # only blank tiles are passed over
         return resized(pixels, out, out) if pixels.shape[:2] != (out, out) else pixels
 
@@ -104,9 +101,13 @@ class IndexedSlide:
             return area * whole / (self.size[0] * self.size[1])
         if level.reduced > 1:
             whole *= level.reduced**2 * REDUCED_COST
-        blank = background.blank_tiles(self._index.levels[0]) if self._skip else np.zeros(1)
         same = level.counts is self._index.levels[0].counts
-        return float(whole * (1 - blank.mean())) if same else float(whole)
+        return whole * self.shown if self._skip and same else whole
+
+    @property
+    def shown(self) -> float:
+        """See :meth:`Reader.shown`: the share of tiles that their byte counts do not call blank."""
+        return 1 - float(self._guessed.mean())
 
     def detail(self, factor: int) -> NDArray[np.float32] | None:
         """See :meth:`Reader.detail`: what the tile under each overview pixel takes, in bytes a pixel."""
@@ -123,11 +124,15 @@ class IndexedSlide:
         return np.asarray(grid[row[:, None], column])
 
     @cached_property
+    def _guessed(self) -> Mask:
+        """The tiles of the finest level that their byte counts call blank: bool ``(rows * columns,)``."""
+        return background.blank_tiles(self._index.levels[0])
+
+    @cached_property
     def _blank(self) -> tuple[Mask | None, Pixels]:
         """The blank tiles of the finest level, by row and column, and their colour; None: not known."""
         level = self._index.levels[0]
-        blank = background.blank_tiles(level)
-        found = background.confirmed(level, blank, lambda tile: self._tile(level, tile))
+        found = background.confirmed(level, self._guessed, lambda tile: self._tile(level, tile))
         return (None, WHITE) if found is None else (found[0].reshape(level.rows, level.columns), found[1])
 
     @cached_property
@@ -237,7 +242,9 @@ class IndexedSlide:
         return self
 
     def __exit__(self, *error: object) -> None:
-        os.close(self._file)
+        file, self._file = self._file, -1  # the number will soon be that of another file
+        if file >= 0:
+            os.close(file)
 
 
 def _averages(level: Level, factor: float) -> bool:
@@ -245,12 +252,38 @@ def _averages(level: Level, factor: float) -> bool:
     return level.reduced == 1 or round(factor * level.reduced / level.ratio[0]) % CHROMA == 0
 
 
-@cache
-def _pool() -> ThreadPoolExecutor:
-    """One pool for all slides, so that two that are read at once do not ask for four cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ThreadPoolExecutor(cores, thread_name_prefix="tiles")
+def _on_all_cores(work: Callable[[Item], None], items: Iterable[Item]) -> None:
+    """Work on every item, a bounded number of them waiting; the first failure ends it.
 
+    When it returns or raises, nothing works any more: none may read on when the file is closed.
+    """
+    tasks: deque[Future[None]] = deque()
+    try:
+        for item in items:
+            if len(tasks) >= WAITING:
+                tasks[0].result()
+                tasks.popleft()
+            tasks.append(_pool.submit(work, item))
+        for task in tasks:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        wait(tasks)
+
+
+def _new_pool() -> ThreadPoolExecutor:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return ThreadPoolExecutor(cores, thread_name_prefix="tiles")  # its threads start when they are needed
+
+
+def _renew_pool() -> None:
+    global _pool
+    _pool = _new_pool()
+
+
+# One pool for all slides, so that two that are read at once do not ask for four cores.
+_pool = _new_pool()
 
 if hasattr(os, "register_at_fork"):  # a forked process inherits the pool without its threads
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+    os.register_at_fork(after_in_child=_renew_pool)

@@ -27,6 +27,7 @@ class Photo:
     tileable = False
     how = "Pillow"
     kind = "photo"
+    shown = 1.0
     mpp = None
 
     def __init__(self, path: Path) -> None:

@@ -1,4 +1,7 @@
-"""``kit tile --plan``: every header is opened, and time, memory and disk are told before they are spent."""
+"""``kit tile --plan``: time, memory and disk are told before they are spent.
+
+Every header is opened, and a few megapixels of a few slides are decoded to measure the speed.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,12 @@ import numpy as np
 import pandas as pd
 
 from kit import parallel
-from kit.competition import TileGrid
 from kit.errors import ImageError, SettingError
 from kit.files import write_table
 from kit.read import budget
-from kit.read.reader import opener
-from kit.read.tiler import Source
+from kit.read.grid import ALIGN
+from kit.read.reader import Reader, opener
+from kit.read.tiler import Source, corners, told
 from kit.read.tiles import sources
 from kit.state import Run
 
@@ -24,6 +27,7 @@ SLIDES, HOURS, GIB = 280, 9, 13  # a hidden test set, and what a kernel has for 
 BASE = 300.0  # MiB that the program takes without any slide
 PROBES = 3  # slides of a kind on which the speed of this machine is measured
 PROBE = 4.0  # megapixels that are decoded of each
+SIDE, MOST = 512, 64  # level-0 px of a square of them, and squares, at most
 WORST = 10  # slides that are listed
 
 
@@ -42,6 +46,7 @@ class Line:
     disk_mib: float = 0.0
     tiles: int = 0
     note: str = ""
+    status: str = ""  # missing, unreadable or refused
     problem: str = ""
 
 
@@ -52,11 +57,10 @@ def plan(run: Run) -> str:
     the speed of this machine, measured on a few slides of each kind.
     """
     listed = sources(run)
-    look = partial(_line, grid=run.competition.tiles, reader=run.competition.reader, speeds={})
-    first = parallel.run_all(look, listed, run.workers, "headers")
+    first = parallel.run_all(partial(_line, run, {}), listed, run.workers, "headers")
     speeds = _measured(run, listed, first)
     lines = [
-        _line(source, run.competition.tiles, run.competition.reader, speeds) if line.kind in speeds else line
+        _line(run, speeds, source) if line.kind in speeds else line
         for source, line in zip(listed, first, strict=True)
     ]
     table = pd.DataFrame([asdict(line) for line in lines]).sort_values(["split", "image_id"])
@@ -65,11 +69,13 @@ def plan(run: Run) -> str:
     return "\n".join([*_summary(table, speeds, run.workers), f"every slide: {path}"])
 
 
-def _line(source: Source, grid: TileGrid, reader: str, speeds: dict[str, float]) -> Line:
+def _line(run: Run, speeds: dict[str, float], source: Source) -> Line:
+    grid = run.competition.tiles
     try:
-        with opener(reader)(source.path, grid) as image:
-            kept, note = budget.within(image, grid) if image.tileable else (grid, "")
-            cost = budget.cost(image, kept, speeds.get(image.kind))
+        with opener(run.competition.reader)(source.path, grid) as image:
+            given = _given(run, source, image)
+            kept, note = budget.within(image, grid, given) if image.tileable else (grid, "")
+            cost = budget.cost(image, kept, speeds.get(image.kind), given)
             return Line(
                 source.split,
                 source.image_id,
@@ -83,7 +89,15 @@ def _line(source: Source, grid: TileGrid, reader: str, speeds: dict[str, float])
                 note,
             )
     except (ImageError, SettingError) as error:
-        return Line(source.split, source.image_id, problem=error.message)
+        status, problem = told(error, source.path)
+        return Line(source.split, source.image_id, status=status, problem=problem)
+
+
+def _given(run: Run, source: Source, image: Reader) -> budget.Given | None:
+    if run.coords is None or not image.tileable:
+        return None
+    found = corners(run.coords, source, image, run.competition.tiles.size)
+    return budget.Given(len(found), found.size)
 
 
 def _measured(run: Run, listed: list[Source], lines: list[Line]) -> dict[str, float]:
@@ -105,36 +119,36 @@ def _speed(run: Run, source: Source) -> float:
     grid = run.competition.tiles
     try:
         with opener(run.competition.reader)(source.path, grid) as image:
-            side = int(min(512, *image.size))
-            count = max(1, round(PROBE * 1e6 / side**2))
-            steps = np.linspace(0.3, 0.7, count)
+            side = max(ALIGN, min(SIDE, min(image.size) // ALIGN * ALIGN))
+            count = min(MOST, round(PROBE * 1e6 / side**2))
             start = time.perf_counter()
-            for step in steps:
-                image.region(
-                    int(image.size[0] * step) - side // 2, int(image.size[1] * step) - side // 2, side, side
-                )
+            for step in np.linspace(0.3, 0.7, count):
+                x, y = (max(0, int(length * step) - side // 2) // ALIGN * ALIGN for length in image.size)
+                image.region(x, y, side, side)
             return count * side**2 / 1e6 / (time.perf_counter() - start)
     except ImageError:
         return 0.0
 
 
 def _summary(table: pd.DataFrame, speeds: dict[str, float], workers: int) -> list[str]:
-    good = table[table["problem"] == ""]
-    bad = table[table["problem"] != ""]
+    good = table[table["status"] == ""]
+    bad = table[table["status"] != ""]
+    refused = int((bad["status"] == "refused").sum())
     cores = max(1, workers)
     pixels = good["width"].astype(float) * good["height"]
     hours = good["seconds"].sum() / cores / 3600
     lines = [
-        f"{len(table)} images, {pixels.sum() / 1e9:.1f} gigapixels; {len(bad)} cannot be opened",
+        f"{len(table)} images, {pixels.sum() / 1e9:.1f} gigapixels; {len(bad) - refused}"
+        f" cannot be opened, {refused} are refused",
         *(f"  read by {how}: {n}" for how, n in good["read_by"].value_counts().items()),
         *(f"  {kind}: {speed:.0f} Mpx/s a core here" for kind, speed in speeds.items()),
         f"tile: {_duration(hours * 3600)} on {cores} workers, {_memory(good, cores):.1f} GiB of memory,"
-        f" {good['disk_mib'].sum() / 1024:.2f} GiB of disk, at most {good['tiles'].sum()} tiles",
+        f" {good['disk_mib'].sum() / 1024:.2f} GiB of disk, about {good['tiles'].sum()} tiles",
         _verdict(good, cores),
     ]
     cut = good[good["note"] != ""]
     if len(cut):
-        lines += [f"{len(cut)} slides are cut down to their budget (tile.slide_seconds, tile.slide_mib):"]
+        lines += [f"{len(cut)} slides are above their budget (tile.slide_seconds, tile.slide_mib):"]
         lines += [f"  {row.image_id}: {row.note}" for row in cut.head(WORST).itertuples()]
     worst = good.sort_values(["seconds", "image_id"], ascending=[False, True]).head(WORST)
     lines += ["the slowest:"]
@@ -143,22 +157,22 @@ def _summary(table: pd.DataFrame, speeds: dict[str, float], workers: int) -> lis
         f" {row.memory_mib:.0f} MiB ({row.read_by})"
         for row in worst.itertuples()
     ]
-    lines += [f"  {row.image_id} cannot be opened: {row.problem}" for row in bad.head(WORST).itertuples()]
+    lines += [f"  {row.image_id} is {row.status}: {row.problem}" for row in bad.head(WORST).itertuples()]
     return lines
 
 
 def _verdict(good: pd.DataFrame, cores: int) -> str:
     """Whether a hidden test set of such slides fits into a kernel: an average lot and the worst."""
     if good.empty:
-        return "no slide can be opened, so nothing can be said about a kernel"
+        return "no slide can be tiled, so nothing can be said about a kernel"
     mean = float(good["seconds"].mean()) * SLIDES / cores
     worst = float(good["seconds"].max()) * SLIDES / cores
     memory = _memory(good, cores)
     fits = mean < HOURS * 3600 and memory < GIB
     return (
-        f"{SLIDES} such slides {'fit' if fits else 'DO NOT FIT'} in {HOURS} hours and {GIB} GB: tiling takes"
+        f"{SLIDES} such slides {'fit' if fits else 'DO NOT FIT'} in {HOURS} hours and {GIB} GiB: tiling takes"
         f" {_duration(mean)} ({_duration(worst)} if all were like the slowest) and {memory:.1f} GiB"
-        f" on {cores} workers"
+        f" on {cores} workers; predicting comes on top"
     )
 
 

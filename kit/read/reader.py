@@ -29,6 +29,10 @@ class ImageMissing(ImageError):
     """There is no file where the image should be."""
 
 
+class ImageRefused(ImageError):
+    """The image reads well, but not what is asked of it."""
+
+
 class Reader(Protocol):
     """One open image. Every distance is in level-0 pixels: its finest, as the file has it."""
 
@@ -47,6 +51,10 @@ class Reader(Protocol):
     @property
     def kind(self) -> str:
         """What decodes it, as :data:`kit.read.budget.SPEED` names it."""
+
+    @property
+    def shown(self) -> float:
+        """The share of level 0 that its header does not call blank; 1 where it does not tell."""
 
     def decoded(self, factor: float, area: int | None = None) -> float:
         """How many pixels have to be decoded to see the image ``factor`` times smaller, by its header.

@@ -6,6 +6,9 @@ A recipe is a generator: it yields where a tile was cut and its pixels, best fir
 - ``by-aspect``: the whole slide cut across its longer side into as many pieces as it is times longer.
 - ``roi``: one picture a clot, of only one of the sections that repeat it.
 - ``seed-overview``: the whole slide in grey, at a twentieth of its scale: a bag of one.
+
+:func:`roi` and :func:`seed_overview` are the last two as plain functions of arrays and of an open slide, for
+whoever wants the pictures and no tile store.
 """
 
 from __future__ import annotations
@@ -22,10 +25,11 @@ from scipy import ndimage
 
 from kit.competition import TileGrid
 from kit.read import colour, grid
+from kit.read.density import Mask
 from kit.read.reader import Pixels, Reader, resized
-from kit.read.sections import BRIDGE, Sections
+from kit.read.sections import Sections, main_part
 from kit.read.store import Integers
-from kit.read.tissue import Mask, Tissue
+from kit.read.tissue import Tissue
 
 Labels: TypeAlias = NDArray[np.int32]  # (height, width): 0, or 1 + the number of the section
 Picture = TypeVar("Picture", Pixels, Mask)
@@ -33,6 +37,10 @@ Picture = TypeVar("Picture", Pixels, Mask)
 LOW_CONTRAST = 4.0  # standard deviation of grey below which a by-aspect piece shows nothing
 MARGIN = 0.05  # glass around a section, each side, in parts of its longer side
 BLOCK = 1024  # level-0 pixels read at once, each side
+PIECES = (
+    64  # that a slide is cut into by its aspect, at most; a slide of glass is three times longer than wide
+)
+WHOLE = 64_000_000  # bytes of an overview from which its pieces are read one by one
 SEED_FACTOR = 20  # 5 per cent
 
 
@@ -129,10 +137,13 @@ def given(x: Integers, y: Integers, side: int) -> Recipe:
 
 def square(image: Reader, x: int, y: int, side: int, size: int, background: Pixels) -> Pixels:
     """A level-0 square as uint8 (size, size, 3); outside of a small slide it has the colour of the glass."""
-    pixels = image.region(x, y, side, size).copy()
+    pixels = image.region(x, y, side, size)
     width, height = (
         (length - start) * size // side for length, start in zip(image.size, (x, y), strict=True)
     )
+    if min(width, height) >= size:
+        return pixels
+    pixels = pixels.copy()  # a reader may keep what it returns
     pixels[max(1, height) :] = background
     pixels[:, max(1, width) :] = background
     return pixels
@@ -141,15 +152,16 @@ def square(image: Reader, x: int, y: int, side: int, size: int, background: Pixe
 def by_aspect(size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
     """The pieces of a slide, x, y, width and height in level-0 px, along its longer side.
 
-    Their number is the rounded ratio of the longer to the shorter side. (On the 754 slides of STRIP AI,
-    with one turned copy of a CE piece and three of an LAA piece, this makes 4,400 pictures before those of
-    low contrast are dropped; the paper counts 4,313. Rounding down would make 3,528, and up 5,450.)
+    Their number is the rounded ratio of the longer to the shorter side, at most ``PIECES``. (On the 754
+    slides of STRIP AI, with one turned copy of a CE piece and three of an LAA piece, this makes 4,400
+    pictures before those of low contrast are dropped; the paper counts 4,313. Rounding down would make
+    3,528, and up 5,450.)
 
     >>> by_aspect((6600, 28652))[1]
     (0, 7163, 6600, 7163)
     """
     width, height = size
-    count = max(1, round(max(size) / max(1, min(size))))
+    count = min(PIECES, max(1, round(max(size) / max(1, min(size)))))
     ends = [max(size) * place // count for place in range(count + 1)]
     if width > height:
         return [(a, 0, b - a, height) for a, b in itertools.pairwise(ends)]
@@ -159,28 +171,39 @@ def by_aspect(size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
 def pieces(image: Reader, found: Findings, wanted: TileGrid, rng: np.random.Generator) -> Bag:
     """Second approach of the paper: the pieces of :func:`by_aspect`, each squeezed to a square.
 
-    Pieces of low contrast are dropped. Where there are more than ``wanted.count``, those with the most
-    tissue are kept, in their order on the slide. The paper then turns copies, once for CE and three times
-    for LAA: that is done in training, on training folds only (``Training.turned``), since turned copies of
-    one image in two folds are a leak.
+    Pieces of low contrast are dropped. They come in their order on the slide; where there are more than
+    ``wanted.count``, those with the most tissue come, most first. The paper then turns copies, once for
+    CE and three times for LAA: that is done in training, on training folds only (``Training.turned``),
+    since turned copies of one image in two folds are a leak.
     """
     boxes = by_aspect(image.size)
-    shares = np.array([found.share(*box) for box in boxes])
-    kept = np.sort(np.argsort(-shares, kind="stable")[: wanted.count or None])
-    factor = _fine(min(boxes[0][2:]), wanted.size)
-    small = found.overview if found.factor <= factor else image.overview(factor)
-    factor = min(found.factor, factor)
+    shares = [found.share(*box) for box in boxes]
+    order = list(range(len(boxes)))
+    if 0 < wanted.count < len(boxes):
+        order.sort(key=lambda place: -shares[place])
+    seen = _viewer(image, found, _fine(min(boxes[0][2:]), wanted.size))
     normalised = found.normaliser(wanted.colour)
-    for place in kept:
+    kept = 0
+    for place in order:
         x, y, width, height = box = boxes[place]
-        tile = resized(_part(small, box, factor), wanted.size, wanted.size)
+        tile = resized(seen(box), wanted.size, wanted.size)
         if grid.low_contrast(tile, max(wanted.contrast, LOW_CONTRAST)):
             continue
-        # Its middle square says which section it shows.
-        side = min(width, height)
-        middle = np.array([[x + (width - side) // 2], [y + (height - side) // 2]])
-        ((section, clot),) = found.members(middle[0], middle[1], side)
-        yield Cut(x, y, width, height, float(shares[place]), section, clot), normalised(tile)
+        # A piece may show several sections, or a part of one: it stands for itself.
+        yield Cut(x, y, width, height, shares[place], place, place), normalised(tile)
+        kept += 1
+        if kept == wanted.count:
+            return
+
+
+def _viewer(image: Reader, found: Findings, factor: int) -> Callable[[tuple[int, int, int, int]], Pixels]:
+    """How level-0 rectangles are seen at a factor: from an overview of it, where that is not too large."""
+    if found.factor <= factor:
+        return lambda box: _part(found.overview, box, found.factor)
+    if 3 * image.size[0] * image.size[1] > WHOLE * factor**2:
+        return lambda box: rectangle(image, Cut(*box), factor)
+    overview = image.overview(factor)
+    return lambda box: _part(overview, box, factor)
 
 
 def roi(
@@ -228,10 +251,7 @@ def roi_cuts(labels: Labels, clot: Labels, usable: Mask, factor: int, size: tupl
 
 def _main(labels: Labels, box: tuple[slice, slice], label: int) -> tuple[slice, slice]:
     """The box of a section without its crumbs, which may lie far from it, beyond other sections."""
-    own = labels[box] == label
-    wide = np.ones((2 * BRIDGE + 1, 2 * BRIDGE + 1), np.uint8)
-    _, parts = cv2.connectedComponents(cv2.dilate(own.astype(np.uint8), wide))
-    main = own & (parts == np.bincount(parts[own]).argmax())
+    main = main_part(labels[box] == label)
     ends = (np.flatnonzero(main.any(axis=axis)) for axis in (1, 0))
     rows, columns = (
         slice(axis.start + int(found[0]), axis.start + int(found[-1]) + 1)
@@ -255,7 +275,7 @@ def regions(image: Reader, found: Findings, wanted: TileGrid, rng: np.random.Gen
     """:func:`roi` read from the slide itself, as finely as ``wanted.size`` needs.
 
     A slide whose sections are not known is one section. The background is normalised always;
-    ``wanted.colour`` may ask for more.
+    ``wanted.colour`` may ask for more. A picture of low contrast is passed over, and the next clot taken.
     """
     usable = found.tissue.usable
     if found.sections is None:
@@ -263,15 +283,20 @@ def regions(image: Reader, found: Findings, wanted: TileGrid, rng: np.random.Gen
     else:
         labels, clot = found.sections.labels, found.sections.clot
     normalised = found.normaliser("background" if wanted.colour == "none" else wanted.colour)
-    for cut in roi_cuts(labels, clot, usable, found.factor, image.size)[: wanted.count or None]:
+    kept = 0
+    for cut in roi_cuts(labels, clot, usable, found.factor, image.size):
         factor = _fine(cut.side, wanted.size)
         if found.factor <= factor:  # the overview is fine enough, and need not be read again
             pixels = _part(found.overview, (cut.x, cut.y, cut.width, cut.height), found.factor)
         else:
             pixels = rectangle(image, cut, factor)
         tile = framed(normalised(pixels), wanted.size)
-        if not grid.low_contrast(tile, wanted.contrast):
-            yield cut, tile
+        if grid.low_contrast(tile, wanted.contrast):
+            continue
+        yield cut, tile
+        kept += 1
+        if kept == wanted.count:
+            return
 
 
 def _fine(length: int, size: int) -> int:

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
+from kit.read import density
+from kit.read.density import Mask
 from kit.read.reader import Pixels
-from kit.read.tissue import Mask
 
 Field = NDArray[np.float32]
 
@@ -32,6 +33,8 @@ WEIGHTS = np.array([4.76, 0.18, 15.26, -3.83, 2.51])
 BIAS = -12.35
 OUTLIER = 2.5  # standard deviations to which a dye is clipped: folds and pigment are no pattern
 ITERATIONS = 12  # of the refinement
+CELL = 3.0  # px of blur that are enough where a piece is averaged before it is blurred
+FAINT = 1e-6  # px of the coarse square below which a piece cannot be seen in it
 
 
 @dataclass(frozen=True)
@@ -58,16 +61,14 @@ class Candidate:
 
 def densities(pixels: Pixels, background: Pixels) -> Field:
     """Optical density against the glass, float32 (h, w, 3), never negative."""
-    grey = np.arange(256, dtype=np.float32)[:, None, None]
-    table = np.maximum(-np.log10((grey + 1) / (background.astype(np.float32) + 1)), 0)
-    return np.asarray(cv2.LUT(pixels, table), np.float32)
+    return np.asarray(cv2.LUT(pixels, density.table(background).astype(np.float32)[:, None]), np.float32)
 
 
 def piece(pixels: Pixels, mask: Mask, background: Pixels) -> Piece:
     """A piece of tissue, from its crop uint8 (h, w, 3), its mask (h, w), and the colour of the glass (3,)."""
-    density = densities(np.asarray(cv2.GaussianBlur(pixels, (0, 0), 0.8), np.uint8), background)
-    total = density.sum(2)
-    hue = (density[..., 0] - density[..., 2]) / (total + 0.05)
+    dyes = densities(np.asarray(cv2.GaussianBlur(pixels, (0, 0), 0.8), np.uint8), background)
+    total = dyes.sum(2)
+    hue = (dyes[..., 0] - dyes[..., 2]) / (total + 0.05)
     patterns = [np.where(mask, _standard(plane, mask), 0) for plane in (total, hue)]
     y, x = np.nonzero(mask)
     centre = float(x.mean()), float(y.mean())
@@ -100,16 +101,21 @@ class Template:
         """The log-odds that a piece, not larger than this one, is another cut of the same clot."""
         if self.piece.area > RATIO * small.area:
             return -np.inf
-        return float(self.compare(small) @ WEIGHTS + BIAS)
+        fit = self.compare(small)
+        return -np.inf if fit is None else float(fit @ WEIGHTS + BIAS)
 
-    def compare(self, small: Piece) -> Field:
+    def compare(self, small: Piece) -> Field | None:
         """How well the best map fits a piece that is not larger, float32 (5,).
 
         The numbers: overlap of the outlines (intersection over union), correlations of density and of hue
-        where both are tissue, log ratio of the areas, and the best score of a rigid map.
+        where both are tissue, log ratio of the areas, and the best score of a rigid map. None where there
+        is too little tissue, scattered too widely, to be seen in the square.
         """
+        coarse = _square(small, COARSE, COARSE_RADIUS / self.piece.radius)
+        if min(self.areas.min(), coarse[..., 2].sum()) < FAINT:
+            return None
         areas = np.log(self.piece.area / small.area)
-        found = self._candidates(_square(small, COARSE, COARSE_RADIUS / self.piece.radius))
+        found = self._candidates(coarse)
         fine = _square(small, FINE, FINE_RADIUS / self.piece.radius)
         best = max((_fit(self.fine, fine, candidate) for candidate in found), key=sum)
         return np.array([*best, areas, found[0].score], np.float32)
@@ -144,15 +150,33 @@ def _shifts(spectrum: NDArray[np.complex64]) -> Field:
 
 
 def _square(source: Piece, side: int, scale: float) -> Field:
-    """The planes of a piece scaled, its centre of mass in the middle of a square."""
-    middle = (side - 1) / 2
-    matrix = np.array(
-        [[scale, 0, middle - scale * source.centre[0]], [0, scale, middle - scale * source.centre[1]]]
-    )
-    planes = source.planes
+    """The planes of a piece scaled, its centre of mass in the middle of a square.
+
+    They are blurred to the distance of the samples; a bar that is thinner than that, which would fall
+    between two of them, into the glass round its crop. Of a very large piece, cells are averaged first.
+    """
+    planes, centre = source.planes, np.array(source.centre)
     if scale < 0.7:
-        planes = np.asarray(cv2.GaussianBlur(planes, (0, 0), 0.4 / scale), np.float32)
+        step = max(1, int(0.4 / scale / CELL))
+        planes, centre, scale = _averaged(planes, step), (centre + 0.5) / step - 0.5, scale * step
+        sigma = 0.4 / scale
+        # The weights were fitted to wide crops that are blurred as they are.
+        margin = int(np.ceil(3 * sigma)) if min(planes.shape[:2]) < 6 * sigma else 0
+        wide = cv2.copyMakeBorder(planes, margin, margin, margin, margin, cv2.BORDER_CONSTANT)
+        planes, centre = np.asarray(cv2.GaussianBlur(wide, (0, 0), sigma), np.float32), centre + margin
+    offset = (side - 1) / 2 - scale * centre
+    matrix = np.array([[scale, 0, offset[0]], [0, scale, offset[1]]])
     return np.asarray(cv2.warpAffine(planes, matrix, (side, side)), np.float32)
+
+
+def _averaged(planes: Field, step: int) -> Field:
+    """The mean of each cell of step x step px; outside of the planes all is 0."""
+    if step == 1:
+        return planes
+    height, width = (-(-length // step) for length in planes.shape[:2])
+    more = height * step - planes.shape[0], width * step - planes.shape[1]
+    whole = cv2.copyMakeBorder(planes, 0, more[0], 0, more[1], cv2.BORDER_CONSTANT)
+    return np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), np.float32)
 
 
 def _matrix(side: int, number: int, shift: NDArray[np.float64]) -> Field:

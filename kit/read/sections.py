@@ -19,10 +19,10 @@ from scipy.cluster import hierarchy
 from scipy.sparse.csgraph import connected_components
 
 from kit.read import tissue
+from kit.read.density import Mask
 from kit.read.layout import HIT, Layout, layout
 from kit.read.reader import Pixels
 from kit.read.registration import Piece, Template, piece
-from kit.read.tissue import Mask
 
 Numbers = NDArray[np.int32]
 
@@ -45,10 +45,6 @@ class Sections:
 
     labels: Numbers
     clot: Numbers
-
-    def weights(self) -> NDArray[np.float32]:
-        """float32 (S,): one over the number of sections of that section's clot, so that a clot weighs one."""
-        return (1 / np.bincount(self.clot)[self.clot]).astype(np.float32)
 
     def of_tiles(self, x: NDArray[np.int64], y: NDArray[np.int64], side: int, factor: int) -> Numbers:
         """The section of each level-0 square of ``side`` px at (x, y); ``factor`` px are one of the overview.
@@ -112,17 +108,29 @@ def _mask(overview: Pixels) -> Mask:
 
 def find(mask: Mask) -> Numbers:
     """The section, from 1 in reading order, of each pixel of a mask (H, W), 0 outside of it: int32 (H, W)."""
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * BRIDGE + 1, 2 * BRIDGE + 1))
-    joined, parts = ndimage.label(cv2.dilate(mask.astype(np.uint8), kernel), np.ones((3, 3)))
-    parts_of = np.where(mask, joined, 0)
-    areas = np.bincount(parts_of.ravel(), minlength=parts + 1)
+    parts_of = _bridged(mask)
+    areas = np.bincount(parts_of.ravel(), minlength=2)
     areas[0] = 0
     order = np.argsort(-areas, kind="stable")[:MOST]
     large = np.sort(order[areas[order] > CRUMB * areas.max()])
-    numbers = np.zeros(parts + 1, np.int32)
+    numbers = np.zeros(len(areas), np.int32)
     numbers[large] = np.arange(1, len(large) + 1)
     labels = numbers[parts_of]
     return np.where(mask, nearest(labels), 0).astype(np.int32) if len(large) else labels
+
+
+def main_part(mask: Mask) -> Mask:
+    """The largest part of a section's mask (h, w) that hangs together, without crumbs that lie apart."""
+    parts = _bridged(np.pad(mask, BRIDGE))[BRIDGE:-BRIDGE, BRIDGE:-BRIDGE]
+    largest: Mask = parts == np.bincount(parts.ravel(), minlength=2)[1:].argmax() + 1
+    return largest
+
+
+def _bridged(mask: Mask) -> Numbers:
+    """The part, from 1 in reading order, of each pixel of a mask (h, w), cracks bridged; 0 outside of it."""
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * BRIDGE + 1, 2 * BRIDGE + 1))
+    joined, _ = ndimage.label(cv2.dilate(mask.astype(np.uint8), kernel), np.ones((3, 3)))
+    return np.where(mask, joined, 0).astype(np.int32)
 
 
 def nearest(labels: Numbers) -> Numbers:
@@ -137,17 +145,11 @@ def nearest(labels: Numbers) -> Numbers:
 def pieces(overview: Pixels, labels: Numbers) -> list[Piece]:
     """The sections as pieces to be registered, without the crumbs that lie apart from them."""
     background = tissue.background_colour(overview)
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * BRIDGE + 1, 2 * BRIDGE + 1))
     found = []
     for number, box in enumerate(ndimage.find_objects(labels), 1):
-        own = (labels[box] == number).astype(np.uint8)
-        joined, _ = ndimage.label(cv2.dilate(np.pad(own, BRIDGE), kernel), np.ones((3, 3)))
-        joined = np.where(own > 0, joined[BRIDGE:-BRIDGE, BRIDGE:-BRIDGE], 0)
-        main = joined == np.bincount(joined.ravel())[1:].argmax() + 1
-        bridged = cv2.morphologyEx(
-            np.pad(main.astype(np.uint8), 2), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)
-        )
-        found.append(piece(overview[box], bridged[2:-2, 2:-2] > 0, background))
+        main = np.pad(main_part(labels[box] == number).astype(np.uint8), 2)
+        closed = cv2.morphologyEx(main, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
+        found.append(piece(overview[box], closed[2:-2, 2:-2] > 0, background))
     return found
 
 

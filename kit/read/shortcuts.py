@@ -9,8 +9,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from kit.read.density import Mask
 from kit.read.reader import Pixels
-from kit.read.tissue import Mask
 
 PART = 8  # a corner's side is this part of the overview's shorter side ...
 MOST = 32  # ... or at most so many overview pixels

@@ -14,7 +14,7 @@ from kit.errors import ImageError
 from kit.files import split_archive
 from kit.read.indexed import IndexedSlide
 from kit.read.reader import Reader, check_there
-from kit.read.tiff import NotIndexed, read_index
+from kit.read.tiff import AGAIN, NotIndexed, read_index
 
 log = logging.getLogger("kit")
 
@@ -32,15 +32,15 @@ def open_image(path: Path, grid: TileGrid) -> Reader:
     check_there(path)
     if split_archive(path)[1]:
         raise ImageError(f"{path}: a slide is not read inside an archive", "unpack the archive")
-    why = "tile.index=false"
+    why, hint = "tile.index=false", AGAIN
     try:
         index = read_index(path)  # it also refuses what no reader can hold, and OpenSlide would not
         if grid.index:
             return IndexedSlide(index, grid.skip)
     except NotIndexed as reason:
-        why = str(reason) if grid.index else why
+        why, hint = str(reason), reason.hint
     # Imported when needed: most slides are TIFF, and most kernels have one worker's memory to spare.
     from kit.read.vendor import VendorSlide
 
     log.debug("%s is read by OpenSlide: %s", path, why)
-    return VendorSlide(path, why)
+    return VendorSlide(path, why, hint)

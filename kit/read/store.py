@@ -28,6 +28,7 @@ from kit.read.reader import Pixels
 Integers: TypeAlias = NDArray[np.int64]
 NAME = 200  # most characters of a file name that are taken from the image id
 BLOBS = ("encoded", "overview", "kinds", "sections")  # read when they are asked for
+AGAIN = "type: python -m kit tile <competition> --force (same options): it makes again what is not whole"
 CHUNK = 1 << 22  # bytes hashed at a time
 
 
@@ -111,7 +112,7 @@ class Tiles:
 
     def _damaged(self, what: str) -> StageError:
         if isinstance(self.encoded, Stored):
-            return StageError(f"{self.encoded.path} is damaged: {what}", _hint(self.encoded.path))
+            return StageError(f"{self.encoded.path} is damaged: {what}", AGAIN)
         return StageError(f"tiles are damaged: {what}", "make them again")
 
 
@@ -211,7 +212,7 @@ def read(path: Path) -> Tiles:
     """
     found = _load(path)
     if found is None:
-        raise StageError(f"{path} is {'damaged' if path.is_file() else 'not there'}", _hint(path))
+        raise StageError(f"{path} is {'damaged' if path.is_file() else 'not there'}", AGAIN)
     return found[0]
 
 
@@ -243,10 +244,6 @@ def check(path: Path) -> str:
     if len(shapes - {(0, 0)}) > 1:
         return "its small pictures differ in size"
     return "" if _is(tiles, digest) else "its content is not what was written: the digest differs"
-
-
-def _hint(path: Path) -> str:
-    return f"delete {path.parents[1] / 'images.csv'} and repeat tile: it makes what is missing"
 
 
 def _arrays(tiles: Tiles) -> dict[str, Blob | NDArray[Any]]:

@@ -31,6 +31,12 @@ MICROMETRES = {2: 25400.0, 3: 10000.0}  # of TIFF's units of resolution, the inc
 # tifffile's names of formats whose levels, overlaps or colours follow rules of their own
 VENDORS = {"svs", "ndpi", "scn", "philips", "bif", "qpi", "avs", "eer", "fluoview", "zif", "lsm", "stk"}
 
+AGAIN = "download it again; for plain pictures declare reader='photo'"
+CONVERT = (
+    "convert it: vips tiffsave IN.tif OUT.tif --tile --compression deflate; for small pictures declare"
+    " reader='photo'; if it is damaged, download it again"
+)
+
 Integers = NDArray[np.int64]
 
 # What tifffile logs about a damaged header is said again, with the name of the file, by what is raised.
@@ -38,7 +44,11 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 class NotIndexed(Exception):
-    """The file is for OpenSlide; the message says why."""
+    """The file is for OpenSlide; the message says why, and the hint what to do if it is not for it either."""
+
+    def __init__(self, message: str, hint: str = AGAIN) -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 @dataclass(frozen=True)
@@ -114,10 +124,18 @@ def read_index(path: Path) -> TileIndex:
 
 
 def _pages(file: tifffile.TiffFile) -> Iterator[Any]:
-    """The directories, one after the other: their number is never asked for, since a chain may be a ring."""
+    """The directories, one after the other, and those within the first, where OME-TIFF has its pyramid."""
+    yield from _chain(file.pages)
+    # Only we look at these, so that one which is no image is no reason to refuse the file.
+    within = _chain(file.pages[0].pages or [])
+    yield from (page for page in within if page.imagewidth and page.imagelength)
+
+
+def _chain(pages: Any) -> Iterator[Any]:
+    """Some directories; their number is never asked for, since a chain may be a ring."""
     for number in range(LEVELS):
         try:
-            yield file.pages[number]
+            yield pages[number]
         except IndexError:
             return
 
@@ -174,7 +192,7 @@ def _level(page: Any, path: Path) -> Level:
     """A directory as a level, if every number of it is one that can be relied on."""
     kind = _unusual(page)
     if kind:
-        raise NotIndexed(kind)
+        raise NotIndexed(kind, CONVERT)
     codec = Codec(
         int(page.compression),
         int(page.predictor),
@@ -201,7 +219,8 @@ def _unusual(page: Any) -> str:
         return "its numbers are not unsigned"
     compression, photometric, predictor = int(page.compression), int(page.photometric), int(page.predictor)
     if compression not in (NONE, JPEG, *LOSSLESS):
-        return f"its compression is number {compression}"
+        known = {kind.value: f"{kind.name}, " for kind in tifffile.COMPRESSION}
+        return f"its compression is {known.get(compression, '')}number {compression}"
     if photometric != RGB and not (photometric == YCBCR and compression == JPEG):
         return f"its colours are of kind {photometric}"
     if predictor not in (1, 2) or (predictor == 2 and compression not in LOSSLESS):

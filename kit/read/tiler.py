@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from kit import files, seeds
 from kit.competition import TileGrid
-from kit.errors import ImageError, SettingError
+from kit.errors import ImageError, KitError, SettingError
 from kit.read import budget, grid, recipes, sections, shortcuts, store, tissue
-from kit.read.reader import ImageMissing, Pixels, Reader, opener, resized
-from kit.read.recipes import Findings
+from kit.read.reader import ImageMissing, ImageRefused, Pixels, Reader, opener, resized
+from kit.read.recipes import Bag, Cut, Findings
 from kit.state import Run
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("kit")
 
-VERSION = 3  # of everything that decides what is stored of an image
+VERSION = 4  # of everything that decides what is stored of an image
+LESS = "use fewer --workers, or a lower tile.slide_mib"
 THUMBNAIL = 512  # pixels of the longer side of what is kept of an overview, at most
 
 
@@ -37,6 +39,7 @@ class Source:
     image_id: str
     path: Path
     fingerprint: str  # changes when the file does
+    coords: str = ""  # digest of the coordinates that are given for it; empty where there are none
 
 
 class Tiler:
@@ -52,7 +55,7 @@ class Tiler:
 
     def done(self, source: Source) -> dict[str, Any] | None:
         """The row of an image whose tiles are stored already, else None."""
-        tiles = store.find(self._path(source), self._key(source))
+        tiles = store.find(self._path(source), self.key(source))
         return None if tiles is None else self._row(source, tiles)
 
     def tile(self, source: Source) -> dict[str, Any]:
@@ -66,45 +69,45 @@ class Tiler:
         try:
             with self.open_image(source.path, self.wanted) as image:
                 tiles = self._bag(source, image) if image.tileable else self._single(source, image)
-        # That nobody knows the resolution of one slide is no reason to lose the others.
-        except (ImageError, SettingError) as error:
+        # None of these is a bug of ours: one bad slide is no reason to lose the others.
+        except (ImageError, SettingError, MemoryError, cv2.error) as error:
             self._path(source).unlink(missing_ok=True)  # of the file as it was before it went bad
-            # The same text wherever the data is, since the row is part of the stage's result.
-            reason = error.message.removeprefix(f"{source.path}: ")
-            status = "missing" if isinstance(error, ImageMissing) else "unreadable"
-            return _failed(source, status, " ".join(reason.split()))
+            return _failed(source, *told(error, source.path))
         store.write(self._path(source), tiles)
         return self._row(source, tiles)
 
     def lost(self, source: Source) -> dict[str, Any]:
         """The row of an image that ended every process that read it."""
-        return _failed(source, "unreadable", "every worker that read it was killed; is there enough memory?")
+        known = self.done(source)  # it was stored, and whoever did it died later
+        if known is not None:
+            return known
+        self._path(source).unlink(missing_ok=True)
+        return _failed(source, "unreadable", f"every worker that read it was killed; {LESS}")
 
     def _bag(self, source: Source, image: Reader) -> store.Tiles:
         """The best tiles of a slide, within its budget."""
-        wanted, note = budget.within(image, self.wanted)
+        given = None if self.coords is None else corners(self.coords, source, image, self.wanted.size)
+        counted = None if given is None else budget.Given(len(given), given.size)
+        wanted, note = budget.within(image, self.wanted, counted)
         found = look(image, wanted)
         recipe = recipes.RECIPES[wanted.recipe]
-        if self.coords is not None:
-            corners = _corners(self.coords, source, image)
-            recipe = recipes.given(corners.x, corners.y, corners.size)
-        cuts, streams = [], []
-        for cut, pixels in recipe(image, found, wanted, seeds.rng(self.seed, "tiles", source.image_id)):
-            cuts.append(cut)
-            streams.append(store.encode(pixels))
+        if given is not None:
+            recipe = recipes.given(given.x, given.y, given.size)
+        cuts: list[Cut] = []
+        bag = recipe(image, found, wanted, seeds.rng(self.seed, "tiles", source.image_id))
+        streams = [store.encode(pixels) for pixels in _noting(bag, cuts)]
         header = self._header(source, image, found.tissue.share, found.tissue.background)
         header |= {"grid": dataclasses.asdict(wanted), "note": note, "removed": _removed(found.tissue)}
         header |= shortcuts.measure(found.overview, found.tissue.mask)
         header["clot_of"] = [] if found.sections is None else found.sections.clot.tolist()
+        header["reason"] = "" if cuts else why_empty(image, found, wanted, given is not None)
         rows = [(cut.x, cut.y, cut.side, cut.section, cut.clot) for cut in cuts]
         x, y, size, section, clot = np.array(rows, np.int64).reshape(-1, 5).T
         share = np.array([cut.tissue for cut in cuts], np.float32)
-        members: dict[str, NDArray[Any]] = {
-            "section": section,
-            "clot": clot,
-            "weight": clot_weights(section, clot),
-        }
-        return store.packed(header, streams, x, y, size, share, **members, **_pictures(found))
+        weight = clot_weights(section, clot)
+        return store.packed(
+            header, streams, x, y, size, share, section=section, clot=clot, weight=weight, **_pictures(found)
+        )
 
     def _single(self, source: Source, image: Reader) -> store.Tiles:
         """A photograph as its only tile, squeezed to a square; ``size`` is its longer side.
@@ -121,7 +124,7 @@ class Tiler:
 
     def _header(self, source: Source, image: Reader, share: float, background: Pixels) -> dict[str, Any]:
         return {
-            "key": self._key(source),
+            "key": self.key(source),
             "version": VERSION,
             "fingerprint": source.fingerprint,
             "reader": self.reader,
@@ -134,11 +137,11 @@ class Tiler:
             "background": "#" + background.tobytes().hex(),
         }
 
-    def _key(self, source: Source) -> str:
+    def key(self, source: Source) -> str:
         """Everything that the tiles of an image depend on."""
-        settings = [VERSION, self.reader, dataclasses.asdict(self.wanted), self.seed]
+        settings = [VERSION, budget.SETTINGS, self.reader, dataclasses.asdict(self.wanted), self.seed]
         if self.coords is not None:
-            settings.append(coords_digest(self.coords, source))
+            settings.append(source.coords)
         return files.digest([*settings, source.image_id, source.fingerprint])
 
     def _path(self, source: Source) -> Path:
@@ -148,11 +151,23 @@ class Tiler:
         head = tiles.header
         if len(tiles):
             return _row_of(source, "ok", "", head, len(tiles))
-        reason = f"{head['tissue']:.2%} of the slide is tissue, and no tile has enough of it, or contrast"
-        return _failed(source, "empty", reason, head)
+        return _failed(source, "empty", head["reason"], head)
 
 
-def coords_digest(folder: Path, source: Source) -> str:
+def told(error: Exception, path: Path) -> tuple[str, str]:
+    """Status and reason of an image that has no tiles: missing, refused or unreadable, and what to do."""
+    if isinstance(error, MemoryError):
+        return "unreadable", f"it does not fit into memory; {LESS}"
+    if not isinstance(error, KitError):
+        what = " ".join(str(getattr(error, "err", error)).split())
+        return "unreadable", f"OpenCV cannot work on it: {what}; look at it: is it a slide? Else {LESS}"
+    kinds = {ImageMissing: "missing", ImageRefused: "refused", SettingError: "refused"}
+    # The same text wherever the data is, since the row is part of the stage's result.
+    parts = (error.message.removeprefix(f"{path}: "), error.hint)
+    return kinds.get(type(error), "unreadable"), "; ".join(" ".join(part.split()) for part in parts if part)
+
+
+def coords_digest(folder: Path, split: str, image_id: str) -> str:
     """A digest of the coordinates that are given for an image; empty where there are none.
 
     Raises:
@@ -160,24 +175,69 @@ def coords_digest(folder: Path, source: Source) -> str:
     """
     from kit.read.exchange import find_coords  # h5py is imported for those who bring such files
 
-    found = find_coords(folder, source.split, source.image_id)
-    return "" if found is None else found.digest
+    found = find_coords(folder, split, image_id)
+    return "" if found is None else f"{found.digest} {found.width} {found.height}"
 
 
-def _corners(folder: Path, source: Source, image: Reader) -> Coords:
-    """The squares that are given for an image, all of them on it."""
+def corners(folder: Path, source: Source, image: Reader, size: int) -> Coords:
+    """The squares that are given for an image, all of them on it.
+
+    Args:
+        size: pixels of a stored tile, each side.
+
+    Raises:
+        ImageRefused: there are none, or they are not of this slide, or absurdly small or large.
+        DataError: their file breaks a rule.
+    """
     from kit.read.exchange import find_coords
 
     found = find_coords(folder, source.split, source.image_id)
     if found is None:
-        raise ImageError(f"{source.path}: {folder} has no coordinates for it", "leave --import out")
-    if len(found) and (found.x.max() >= image.size[0] or found.y.max() >= image.size[1]):
-        raise ImageError(
-            f"{source.path}: its coordinates in {folder} lie outside of its {image.size[0]} x {image.size[1]}"
-            " pixels",
+        raise ImageRefused(f"{source.path}: the folder of --import has no coordinates for it",
+                           "write them too, or leave --import out")  # fmt: skip
+    given, real = (found.width, found.height), image.size
+    other = any(said not in (0, length) for said, length in zip(given, real, strict=True))
+    if other or (len(found) and (found.x.max() >= real[0] or found.y.max() >= real[1])):
+        said = f"are of a slide of {given[0]} x {given[1]}" if other else "lie outside"
+        raise ImageRefused(
+            f"{source.path}: its coordinates {said}, and it has {real[0]} x {real[1]} pixels",
             "are they of another slide, or of another level?",
         )
+    least, most = (round(scale * size) for scale in grid.SCALES)
+    if not least <= found.size <= most:
+        raise ImageRefused(
+            f"{source.path}: its coordinates are of squares of {found.size} px, and tiles of {size} px are"
+            f" cut from {least} to {most} px",
+            "type --set tile.size= something nearer",
+        )
     return found
+
+
+def why_empty(image: Reader, found: Findings, wanted: TileGrid, given: bool) -> str:
+    """Why a slide that was read has no tiles."""
+    tissue, share = found.tissue, f"{found.tissue.share:.2%} of the slide is tissue"
+    if given:
+        return "the coordinates that are given for it are none"
+    if not tissue.mask.any():
+        return "no tissue was found on it"
+    if not tissue.usable.any():
+        return f"{share}, and none of it is fit for tiles"
+    if wanted.recipe == "roi" and found.sections is not None and not len(found.sections.clot):
+        return f"{share}, and no section was found"
+    side = grid.side_of(wanted, image.mpp) if wanted.recipe == "grid" else 0
+    if side:
+        squares = grid.candidates(image.size, side, wanted.overlap)
+        if grid.shares(tissue.usable, *squares, side, found.factor).max() <= grid.LEAST:
+            return f"{share}, and no square of {side} px has more than {grid.LEAST:.0%}"
+    least = recipes.LOW_CONTRAST if wanted.recipe == "by-aspect" else 0
+    return f"{share}, and no tile has a contrast of {max(wanted.contrast, least):g} or more"
+
+
+def _noting(bag: Bag, cuts: list[Cut]) -> Iterator[Pixels]:
+    """The pictures of a bag; where they were cut is added to ``cuts``."""
+    for cut, pixels in bag:
+        cuts.append(cut)
+        yield pixels
 
 
 def look(image: Reader, wanted: TileGrid) -> Findings:

@@ -28,10 +28,10 @@ def inputs(run: Run) -> dict[str, Any]:
         "reader": run.competition.reader,
         "images": len(listing),
         "digest": files.digest(listing),
-        "speeds": budget.SPEED,  # they decide which slides are cut down
+        "budget": dict(budget.SETTINGS),  # they decide which slides are cut down
     }
     if run.coords is not None:
-        found["coords"] = files.digest([coords_digest(run.coords, source) for source in sources(run)])
+        found["coords"] = files.digest([source.coords for source in sources(run)])
     return found
 
 
@@ -53,7 +53,8 @@ def run(run: Run) -> list[Path]:
     """
     work = Tiler(run)
     everything = sources(run)
-    known = {source: row for source in everything if (row := work.done(source)) is not None}
+    stored = parallel.run_all(work.done, everything, run.workers, "stored")
+    known = {source: row for source, row in zip(everything, stored, strict=True) if row is not None}
     rest = [source for source in everything if source not in known]
     size = sum(_bytes_of(path) for path in {files.split_archive(s.path)[0] for s in rest})
     log.info("tile: %d images, %d still to do (%.1f GB)", len(everything), len(rest), size / 1e9)
@@ -95,12 +96,18 @@ def _check_usable(train: pd.DataFrame) -> None:
     found = [f"'{row.image_id}': {row.reason}" for row in train.itertuples()]
     raise DataError(
         f"not one of the {len(train)} training images can be used:\n{listed(found)}",
-        "is --data the folder as the competition ships it, with its images?",
+        "what to type is said above"
+        if (train["status"] == "refused").all()
+        else "is --data the folder as the competition ships it, with its images?",
     )
 
 
 def _listed_sources(run: Run) -> list[Source]:
-    """The images of both tables with their fingerprints; an archive of thousands is read once."""
+    """The images of both tables with their fingerprints; an archive of thousands is read once.
+
+    Raises:
+        DataError: a file of coordinates breaks a rule.
+    """
     tables = {"test": run.tables.test, "train": run.tables.train}
     images = [
         (split, str(image_id), Path(path), files.split_archive(Path(path)))
@@ -110,7 +117,13 @@ def _listed_sources(run: Run) -> list[Source]:
     ]
     prints = {file: _fingerprint(file) for file in {file for *_, (file, _) in images}}
     return [
-        Source(split, image_id, path, f"{prints[file]}{'-' + member if member else ''}")
+        Source(
+            split,
+            image_id,
+            path,
+            f"{prints[file]}{'-' + member if member else ''}",
+            "" if run.coords is None else coords_digest(run.coords, split, image_id),
+        )
         for split, image_id, path, (file, member) in images
     ]
 

@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kit.read import artefacts
-from kit.read.reader import Pixels
+from kit.read import artefacts, components, density, pen
+from kit.read.density import Mask
+from kit.read.reader import WHITE, Pixels
 
-Mask: TypeAlias = NDArray[np.bool_]
 Box: TypeAlias = tuple[int, int, int, int]
 
 KINDS = ("background", "tissue", "fold", "blur", "pen", "bubble", "edge", "dust", "border")
@@ -30,7 +30,6 @@ MIXED = 0.3  # density of a pixel beside glass, of the greatest near it, below w
 SPECK = 1e-4  # share of the slide below which a component is dust
 LISTED = 50  # removed regions that are listed one by one
 VISIBLE = 2e-5  # share of the slide below which a removed region is not listed by itself
-WHITE = np.full(3, 255, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -74,12 +73,6 @@ class Tissue:
         """The share of the slide that is true tissue."""
         return float(self.mask.mean()) if self.kinds.size else 0.0
 
-    def reasons(self) -> dict[str, float]:
-        """The share of the slide that each kind of artefact covers, greatest first; absent kinds left out."""
-        counts = {kind: int((self.kinds == KINDS.index(kind)).sum()) for kind in KINDS[FOLD:]}
-        shares = {kind: count / self.kinds.size for kind, count in counts.items() if count}
-        return dict(sorted(shares.items(), key=lambda item: -item[1]))
-
 
 def find(
     overview: Pixels, background: Pixels | None = None, detail: NDArray[np.float32] | None = None
@@ -99,8 +92,8 @@ def find(
     kinds = np.zeros(overview.shape[:2], np.uint8)
     if kinds.size == 0:
         return Tissue(colour, kinds, ())
-    seen = artefacts.view(overview, colour)
-    dark = artefacts.black(overview)
+    seen = density.view(overview, colour)
+    dark = density.black(overview)
     dense, pale = _thresholds(seen.most, ~dark)
     found = (seen.most > pale) | dark
     _set_apart(kinds, seen, found, dark)
@@ -156,23 +149,23 @@ def _flat(overview: Pixels) -> Mask:
     """The pixels that differ least from their neighbours, black ones left out."""
     smooth = cv2.blur(overview, (3, 3))
     cross = np.ones((3, 3), np.uint8)
-    _, contrast = artefacts.extremes(cv2.subtract(cv2.dilate(smooth, cross), cv2.erode(smooth, cross)))
-    _, brightest = artefacts.extremes(overview)
-    usable: Mask = brightest >= artefacts.BLACK
+    _, contrast = density.extremes(cv2.subtract(cv2.dilate(smooth, cross), cv2.erode(smooth, cross)))
+    _, brightest = density.extremes(overview)
+    usable: Mask = brightest >= density.BLACK
     if not usable.any():
         return usable
     flat: Mask = usable & (contrast <= np.quantile(contrast[usable], FLAT))
     return flat
 
 
-def _thresholds(density: NDArray[np.uint8], light: Mask) -> tuple[float, float]:
+def _thresholds(most: NDArray[np.uint8], light: Mask) -> tuple[float, float]:
     """The densities, in steps, above which a pixel is surely, and perhaps, tissue.
 
     The first is Otsu's split within sane limits: on a slide of dark clots it would lose the pale
     ones, on an empty slide it would split noise. The second lies just above the glass's own noise.
     """
-    unit = artefacts.UNIT
-    counts = cv2.calcHist([density], [0], light.view(np.uint8), [256], [0, 256]).ravel().astype(np.float64)
+    unit = density.UNIT
+    counts = cv2.calcHist([most], [0], light.view(np.uint8), [256], [0, 256]).ravel().astype(np.float64)
     glass, level = counts[: round(PALE * unit)], np.arange(round(PALE * unit))
     mean = (glass * level).sum() / max(glass.sum(), 1)
     noise = float(np.sqrt((glass * (level - mean) ** 2).sum() / max(glass.sum(), 1)))
@@ -187,31 +180,31 @@ def _otsu(counts: NDArray[np.float64]) -> int:
     return int((below * above * apart**2).argmax())
 
 
-def _set_apart(kinds: NDArray[np.uint8], seen: artefacts.View, found: Mask, dark: Mask) -> None:
+def _set_apart(kinds: NDArray[np.uint8], seen: density.View, found: Mask, dark: Mask) -> None:
     """Write into ``kinds`` what is found and is no tissue by its colour, its form or its place."""
-    grey = artefacts.colourless(seen)
+    grey = density.colourless(seen)
     kinds[artefacts.bubbles(found, grey)] = BUBBLE
     border, edge = artefacts.edges(seen, found & (kinds == 0), grey, dark)
     kinds[edge] = EDGE
     kinds[border] = BORDER
-    kinds[artefacts.pen(seen, found & (kinds == 0), grey)] = PEN
+    kinds[pen.strokes(seen, found & (kinds == 0), grey)] = PEN
 
 
-def _fringe(found: Mask, density: NDArray[np.uint8]) -> Mask:
+def _fringe(found: Mask, most: NDArray[np.uint8]) -> Mask:
     """Pixels beside glass that are mostly glass themselves: dark tissue tints them past the threshold."""
     glass = (~found).view(np.uint8)
     beside = cv2.dilate(glass, np.ones((3, 3), np.uint8)).view(np.bool_)
-    peak = cv2.convertScaleAbs(cv2.dilate(density, np.ones((5, 5), np.uint8)), alpha=MIXED)
-    faint: Mask = beside & (density < peak)
+    peak = cv2.convertScaleAbs(cv2.dilate(most, np.ones((5, 5), np.uint8)), alpha=MIXED)
+    faint: Mask = beside & (most < peak)
     return faint
 
 
-def _sort_out(kinds: NDArray[np.uint8], seen: artefacts.View, found: Mask, dense: Mask) -> None:
+def _sort_out(kinds: NDArray[np.uint8], seen: density.View, found: Mask, dense: Mask) -> None:
     """Write tissue and dust into ``kinds``: the components of what was found that are dense somewhere."""
     count, numbers = cv2.connectedComponents(found.view(np.uint8), connectivity=8)
     labels = np.asarray(numbers, np.int32)
-    areas = artefacts.sizes(labels, found, count)
-    strong = artefacts.sizes(labels, found & dense, count) >= 0.05 * areas
+    areas = components.sizes(labels, found, count)
+    strong = components.sizes(labels, found & dense, count) >= 0.05 * areas
     speck = max(9, int(np.ceil(SPECK * kinds.size)))
     dirt = artefacts.dust(seen, found, labels, areas, speck)
     code = np.where(strong, np.where(dirt, DUST, TISSUE), 0).astype(np.uint8)
@@ -234,11 +227,12 @@ def _removed(kinds: NDArray[np.uint8]) -> tuple[Removed, ...]:
 def _regions(kinds: NDArray[np.uint8], code: int) -> list[Removed]:
     """The components of one kind."""
     mask = kinds == code
-    if not mask.any():
+    left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
+    if width == 0:
         return []
-    _, stats = artefacts.components(mask)
+    _, stats = components.components(mask[top : top + height, left : left + width])
     return [
-        Removed(KINDS[code], int(area) / kinds.size, (int(x), int(y), int(wide), int(high)))
+        Removed(KINDS[code], int(area) / kinds.size, (left + int(x), top + int(y), int(wide), int(high)))
         for x, y, wide, high, area in stats[1:]
     ]
 

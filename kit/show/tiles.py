@@ -36,7 +36,7 @@ PNG = (
     cv2.IMWRITE_PNG_FILTER,
     cv2.IMWRITE_PNG_FILTER_PAETH,
 )  # small and quick
-ABSENT = ("missing", "unreadable")  # of these nothing is stored
+ABSENT = ("missing", "unreadable", "refused")  # of these nothing is stored
 
 
 @dataclass(frozen=True)

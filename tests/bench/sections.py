@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score
 
 from kit.read import sections as kit_sections
-from kit.read import seed_sections, tissue
+from kit.read import tissue
+from kit.read.density import Mask
 from kit.read.reader import Pixels
 from kit.read.sections import Sections
-from kit.read.tissue import Mask
+from tests.bench import seed_sections
 from tests.bench.clots import Slide, slide
 from tests.bench.harness import Row, measure, report
 

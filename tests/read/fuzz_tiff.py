@@ -1,4 +1,6 @@
-"""Mutated slides, read in a process of their own: ``python -m tests.read.fuzz_tiff FOLDER FIRST LAST``.
+"""Mutated slides, read in a process of their own.
+
+    python -m tests.read.fuzz_tiff FOLDER FIRST LAST [--stage]
 
 Each case is a small valid file with a few numbers of its header or bytes of its tiles changed. Reading it
 works or raises a KitError; the name of a case is printed before it is read, so that a crash has a name.
@@ -6,6 +8,7 @@ works or raises a KitError; the name of a case is printed before it is read, so 
 
 from __future__ import annotations
 
+import dataclasses
 import resource
 import signal
 import struct
@@ -19,8 +22,10 @@ import tifffile
 from numpy.typing import NDArray
 
 from kit.competition import TileGrid
-from kit.errors import KitError
-from kit.read import slide
+from kit.errors import KitError, SettingError
+from kit.read import budget, slide, tiler
+from kit.read.reader import Reader
+from kit.read.recipes import RECIPES
 
 SECONDS = 30  # a case; most take a hundredth of one
 ADDRESSES = 6 * 2**30  # bytes of address space
@@ -161,8 +166,8 @@ def _change(data: bytearray, entries: list[tuple[int, int]], rng: np.random.Gene
         data[at : at + wide] = value.to_bytes(wide, "little")
 
 
-def read(path: Path, grid: TileGrid) -> str:
-    """Open a file, look at it and at two of its places; how it was read."""
+def read(path: Path, grid: TileGrid, staged: bool = False) -> str:
+    """Open a file, look at it and at two of its places, and do the stage's work; how it was read."""
     with slide.open_image(path, grid) as image:
         width, height = image.size
         factor = 1
@@ -172,6 +177,8 @@ def read(path: Path, grid: TileGrid) -> str:
                 return "too large"
         overview = image.overview(max(factor, 8))
         assert overview.dtype == np.uint8 and overview.shape[2] == 3
+        if staged:
+            _stage(image, max(factor, 8))
         for x, y, size, out in (
             (0, 0, 64, 64),
             (width // 2, height // 2, 200, 50),
@@ -182,8 +189,26 @@ def read(path: Path, grid: TileGrid) -> str:
         return image.how
 
 
-def main(folder: Path, first: int, last: int) -> None:
-    """Read the cases from ``first`` to before ``last``; an exception that is no KitError ends the process."""
+def _stage(image: Reader, overview: int) -> None:
+    """What the stage ``tile`` does with an open slide, by every recipe."""
+    small = TileGrid(size=32, scale=2, count=6, overview=overview, min_tissue=0.05)
+    for recipe in RECIPES:
+        asked = dataclasses.replace(small, recipe=recipe, colour="macenko" if recipe == "grid" else "none")
+        wanted, _ = budget.within(image, asked)
+        try:
+            found = tiler.look(image, wanted)
+            for cut, pixels in RECIPES[recipe](image, found, wanted, np.random.default_rng(0)):
+                assert cut.side > 0 and pixels.dtype == np.uint8
+        except SettingError:  # of the settings above, and not of the file
+            continue
+
+
+def main(folder: Path, first: int, last: int, staged: bool = False) -> None:
+    """Read the cases from ``first`` to before ``last``; an exception that is no KitError ends the process.
+
+    Args:
+        staged: whether the stage's work is done on what can be read, too.
+    """
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
     valid = {kind: write(folder / "valid.tif", kind) for kind in kinds()}
     ends: dict[str, int] = {}
@@ -195,7 +220,7 @@ def main(folder: Path, first: int, last: int) -> None:
         print(f"case {case} {kind}", file=sys.stderr, flush=True)
         for grid in (TileGrid(), TileGrid(index=False)):
             signal.alarm(SECONDS)
-            end = _ended(lambda path=path, grid=grid: read(path, grid))  # type: ignore[misc]
+            end = _ended(lambda path=path, grid=grid: read(path, grid, staged))  # type: ignore[misc]
             signal.alarm(0)
             ends[end] = ends.get(end, 0) + 1
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -213,4 +238,4 @@ def _ended(reading: Callable[[], str]) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:] == ["--stage"])

@@ -23,6 +23,7 @@ PALE_BLUE = (0.13, 0.11, 0.05)
 INK = {
     "blue": (1.0, 0.75, 0.16),
     "green": (1.1, 0.27, 0.6),
+    "pure green": (1.2, 0.05, 1.2),
     "black": (1.0, 1.0, 1.0),
     "red": (0.06, 1.0, 0.8),
 }
@@ -126,6 +127,12 @@ class Picture:
         grain = cv2.GaussianBlur(self.rng.standard_normal(small[::-1]).astype(np.float32), (0, 0), 1)
         wide = cv2.resize(grain / grain.std(), self.kinds.shape[::-1], interpolation=cv2.INTER_CUBIC)
         return np.asarray(wide, np.float32)
+
+
+def removed(kinds: NDArray[np.uint8]) -> dict[str, float]:
+    """The share of the slide that each kind of artefact covers; absent kinds left out."""
+    counts = np.bincount(kinds.ravel(), minlength=len(KINDS))
+    return {kind: counts[code] / kinds.size for code, kind in enumerate(KINDS) if code > 1 and counts[code]}
 
 
 def spoiled(seed: int, width: int = 640, height: int = 480) -> Picture:

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from kit.read.blocks import cuts, span
+from kit.read.blocks import cuts, reach, span
 
 
 def test_runs_cover_an_axis_once_and_only_the_last_pixel_is_incomplete() -> None:
@@ -29,3 +29,13 @@ def test_stretches_of_a_level_are_never_empty_nor_beyond_its_end() -> None:
         assert stretches[0][0] == 0 and stretches[-1][1] == length
         if factor >= 2 * ratio:
             assert all(b[0] <= a[1] for a, b in itertools.pairwise(stretches))
+
+
+def test_what_lies_within_the_image_lies_within_the_level() -> None:
+    rng = np.random.default_rng(2)
+    for size, scale, side in rng.integers(1, (5000, 70, 900), (2000, 3)):
+        length, start = max(1, int(size) // int(scale)), int(rng.integers(size))
+        first, last = reach(start, min(start + int(side), int(size)), int(size), length)
+        assert 0 <= first < last <= length
+        first, last = reach(start, int(size + scale + side), int(size), length)
+        assert first <= length < last, "what lies outside is seen to"

@@ -115,7 +115,7 @@ def test_damaged_jpegs_are_a_tile_or_a_tile_error_and_nothing_else() -> None:
         data = bytearray(valid)
         for place in rng.integers(0, len(data), 3):
             data[place] = rng.integers(256)
-        cut = bytes(data[: rng.integers(len(data) // 2, len(data) + 1)])
+        cut = bytes(data[: rng.integers(len(data) // 2, 3 * len(data) // 2)])
         for decode, shape in ((codec.decode, (32, 48, 3)), (codec.decode_reduced, (4, 6, 3))):
             try:
                 decode(cut, np.zeros(shape, np.uint8))
@@ -123,3 +123,54 @@ def test_damaged_jpegs_are_a_tile_or_a_tile_error_and_nothing_else() -> None:
             except TileError:
                 pass
     assert done > 100
+
+
+APP0 = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
+APP14 = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x01"  # luma and chroma
+
+
+def split(data: bytes) -> tuple[bytes, bytes]:
+    """The tables of a stream, without its ends, and the stream without them."""
+    tables, rest, place = b"", b"\xff\xd8", 2
+    while data[place + 1] != 0xDA:
+        end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        if data[place + 1] in (0xDB, 0xC4):
+            tables += data[place:end]
+        elif data[place + 1] < 0xE0:
+            rest += data[place:end]
+        place = end
+    return tables, rest + data[place:]
+
+
+@pytest.mark.parametrize("marker", [b"", APP0, APP14, APP0 + APP14], ids=["none", "app0", "app14", "both"])
+@pytest.mark.parametrize("ends", [(b"\xff\xd8", b"\xff\xd9"), (b"", b""), (b"\xff\xd8", b"")])
+def test_shared_tables_are_tables_whatever_else_they_carry(marker: bytes, ends: tuple[bytes, bytes]) -> None:
+    """Red, green and blue, whatever the markers say."""
+    pixels = np.full((32, 48, 3), (200, 30, 90), np.uint8)
+    tables, stream = split(jpeg(pixels, "RGB", subsampling="444"))
+    codec = Codec(JPEG, 1, 48, 32, ends[0] + marker + tables + ends[1])
+    assert np.abs(decoded(codec, stream).astype(int) - (200, 30, 90)).max() <= 3
+    small = np.zeros((4, 6, 3), np.uint8)
+    codec.decode_reduced(stream, small)
+    assert np.abs(small.astype(int) - (200, 30, 90)).max() <= 3
+
+
+def test_bytes_that_fill_up_before_a_marker_are_passed_over() -> None:
+    valid = jpeg(SMOOTH)
+    place = valid.index(b"\xff\xc0")
+    data = valid[:2] + b"\xff" * 3 + valid[2:place] + b"\xff" * 9 + valid[place:]
+    codec, small = Codec(JPEG, 1, 48, 32, ycbcr=True), np.zeros((2, 4, 6, 3), np.uint8)
+    np.testing.assert_array_equal(decoded(codec, data), decoded(codec, valid))
+    for number, stream in enumerate((data, valid)):
+        codec.decode_reduced(stream, small[number])
+    np.testing.assert_array_equal(small[0], small[1])
+
+
+def test_a_jpeg_that_is_cut_short_is_told_and_not_filled_with_grey() -> None:
+    valid, codec = jpeg(TILE), Codec(JPEG, 1, 48, 32, ycbcr=True)
+    assert decoded(codec, valid + b"\0\0").std() > 30, "what comes after the end is nothing"
+    for kept in (len(valid) - 2, len(valid) - 60, len(valid) // 2):
+        with pytest.raises(TileError, match="cut short"):
+            decoded(codec, valid[:kept])
+        with pytest.raises(TileError):
+            codec.decode_reduced(valid[:kept], np.zeros((4, 6, 3), np.uint8))

@@ -45,7 +45,7 @@ def test_what_was_written_is_read_back_exactly(count: int, tmp_path: Path) -> No
     x, y = draw.integers(0, 2**33, (2, count))
     features = draw.normal(size=(count, 5)).astype(np.float32)
     write_coords(tmp_path / "new" / "a.h5", "a b/ä", x, y, 1792, 90000, 70000, features)
-    found = read_coords(tmp_path / "new" / "a.h5")
+    found = read_coords(tmp_path / "new" / "a.h5", features=True)
     assert (found.name, found.size, found.width, found.height) == ("a b/ä", 1792, 90000, 70000)
     for got, was in ((found.x, x), (found.y, y), (found.features, features)):
         assert got is not None and got.dtype == was.dtype
@@ -79,11 +79,12 @@ def test_what_we_write_has_what_either_program_looks_for(tmp_path: Path) -> None
 def test_features_of_other_shapes_are_put_right_or_refused(made: Callable[..., Path]) -> None:
     values = np.ones((3, 4), np.float16)
     for given in (values, values[None]):
-        found = read_coords(made(TRIDENT, coords=XY, features=given)).features
+        found = read_coords(made(TRIDENT, coords=XY, features=given), features=True).features
         assert found is not None and found.shape == (3, 4) and found.dtype == np.float32
     for wrong in (values[:2], values[:, 0], np.ones((3, 4), np.int64)):
         with pytest.raises(DataError, match="features must be 3 x d floats"):
-            read_coords(made(TRIDENT, coords=XY, features=wrong))
+            read_coords(made(TRIDENT, coords=XY, features=wrong), features=True)
+        assert read_coords(made(TRIDENT, coords=XY, features=wrong)).features is None, "nobody asked"
 
 
 @pytest.mark.parametrize(
@@ -96,9 +97,20 @@ def test_features_of_other_shapes_are_put_right_or_refused(made: Callable[..., P
         ({}, XY, "must say the side of a tile.*its attributes are none"),
         ({"patch_size": 256, "patch_level": 2}, XY, "must say the side.*are patch_level, patch_size"),
         (TRIDENT | CLAM | {"downsample": (4, 4)}, XY, "patch_size_level0 = 512 and .* = 1024"),
-        (TRIDENT | {"patch_size_level0": 0}, XY, "1 or more, and says patch_size_level0 = 0"),
+        (TRIDENT | {"patch_size_level0": 0}, XY, "1 or more .*, and says patch_size_level0 = 0"),
         (TRIDENT | {"patch_size_level0": "wide"}, XY, "patch_size_level0 of coords must be a number"),
         (CLAM | {"downsample": (2, 4)}, XY, "downsample of coords must be a number"),
+        (CLAM | {"downsample": "two"}, XY, "downsample of coords must be a number, and is two"),
+        (CLAM | {"patch_size": np.nan}, XY, "patch_size of coords must be a number, and is nan"),
+        (CLAM | {"patch_size": 1e300, "downsample": 1e300}, XY, "1048576 at most, and says .* = inf"),
+        (CLAM | {"patch_size": -1e300, "downsample": 1e300}, XY, "1 or more .*, and says .* = -inf"),
+        (TRIDENT | {"patch_size_level0": 2**20 + 1}, XY, "1048576 at most, and says .* = 1048577"),
+        ({"patch_size": 256, "patch_level": "low"}, XY, "patch_level of coords must be a number"),
+        (TRIDENT | {"level0_width": "wide"}, XY, "level0_width of coords must be a number, and is wide"),
+        (TRIDENT | {"level0_width": (1, 2)}, XY, "level0_width of coords must be a number"),
+        (TRIDENT | {"level0_height": np.nan}, XY, "level0_height of coords must be a number, and is nan"),
+        (TRIDENT | {"level0_height": -5}, XY, "level0_height of coords must be pixels"),
+        (TRIDENT, XY.astype(np.uint64) + np.uint64([0, 2**64 - 4096]), "coords row 0: .0, 1844.* is outside"),
     ],
 )
 def test_a_file_that_breaks_a_rule_is_refused_by_name_and_rule(

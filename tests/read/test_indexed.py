@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
 
 from kit.competition import TileGrid
 from kit.errors import ImageError
-from kit.read import slide
+from kit.read import background, indexed, photo, slide
+from kit.read.indexed import IndexedSlide
+from kit.read.vendor import VendorSlide
 
 ROOT = Path(__file__).parents[2]
 PIXELS = np.random.default_rng(4).integers(0, 256, (700, 900, 3), dtype=np.uint8)
@@ -140,3 +146,81 @@ def test_a_slide_that_was_closed_is_not_read(tmp_path: Path, write_slide: Any) -
         pass
     with pytest.raises(ImageError, match=r"a\.tif"):
         image.region(0, 0, 64, 64)
+
+
+def test_the_number_of_a_closed_file_is_not_read_again(tmp_path: Path, write_slide: Any) -> None:
+    """The system gives it to the next file."""
+    first, second = (write_slide(tmp_path / name, PIXELS) for name in ("a.tif", "b.tif"))
+    with slide.open_image(first, TileGrid()) as image:
+        pass
+    with slide.open_image(second, TileGrid()), pytest.raises(ImageError, match=r"a\.tif"):
+        image.region(0, 0, 64, 64)
+    image.__exit__()  # a second time closes nothing
+
+
+def test_few_blocks_wait_and_none_is_read_after_a_failure(
+    tmp_path: Path, write_slide: Any, monkeypatch: Any
+) -> None:
+    path = write_slide(tmp_path / "a.tif", PIXELS)
+    monkeypatch.setattr(indexed, "BLOCK", 16)
+    monkeypatch.setattr(indexed, "WAITING", 8)
+    submit, alive, most = indexed._pool.submit, WeakSet[Any](), 0
+
+    def counted(*work: Any) -> Any:
+        nonlocal most
+        alive.add(task := submit(*work))
+        most = max(most, len(alive))
+        return task
+
+    monkeypatch.setattr(indexed._pool, "submit", counted)
+    with slide.open_image(path, TileGrid()) as image:
+        overview = image.overview(8)
+        assert 8 <= most <= 16, most
+        np.testing.assert_array_equal(overview[:80, :112], cv2.resize(PIXELS[:640, :896], (112, 80),
+                                                               interpolation=cv2.INTER_AREA))  # fmt: skip
+        left, read = threading.Event(), IndexedSlide._paste
+
+        def paste(self: Any, level: Any, row: int, column: int, *rest: Any) -> None:
+            assert not left.is_set(), "the file is closed"
+            if (row, column) == (0, 1):
+                raise ImageError("no", "")
+            time.sleep(0.01)
+            read(self, level, row, column, *rest)
+
+        monkeypatch.setattr(IndexedSlide, "_paste", paste)
+        with pytest.raises(ImageError):
+            image.overview(8)
+        left.set()
+    assert all(task.done() for task in alive)
+
+
+def test_what_a_slide_shows_is_what_is_not_called_blank_and_is_counted_once(
+    tmp_path: Path, write_slide: Any, monkeypatch: Any
+) -> None:
+    pixels = np.full((1280, 1280, 3), 255, np.uint8)
+    pixels[:640, :640] = PIXELS[:640, :640]
+    calls, real = [], background.blank_tiles
+    monkeypatch.setattr(background, "blank_tiles", lambda level: calls.append(level) or real(level))
+    with slide.open_image(write_slide(tmp_path / "a.tif", pixels), TileGrid()) as image:
+        assert image.shown == 0.25 and image.decoded(32) == 640 * 640
+        image.overview(32)
+    assert len(calls) == 1
+    for reader in (VendorSlide(tmp_path / "a.tif", ""), photo.open_image(tmp_path / "a.tif", TileGrid())):
+        assert reader.shown == 1
+
+
+def test_many_threads_begin_with_one_pool() -> None:
+    code = (
+        "import threading; from kit.read import indexed\n"
+        "made = indexed._pool\n"
+        "seen = []\n"
+        "use = lambda: (indexed._on_all_cores(lambda item: None, range(50)), seen.append(indexed._pool))\n"
+        "threads = [threading.Thread(target=use) for _ in range(20)]\n"
+        "[thread.start() for thread in threads]; [thread.join() for thread in threads]\n"
+        "assert len(seen) == 20 and all(pool is made for pool in seen)\n"
+        "cores = made._max_workers\n"
+        "named = [thread for thread in threading.enumerate() if thread.name.startswith('tiles')]\n"
+        "assert len(named) <= cores, named\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False)
+    assert done.returncode == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ import pandas as pd
 import pytest
 
 from kit.competition import TileGrid
-from kit.read import plan, store
+from kit.read import exchange, plan, store
+from kit.read.indexed import IndexedSlide
 from kit.read.slide import open_image
+from kit.read.tiles import sources
 from kit.state import Run
 
 
@@ -30,14 +33,49 @@ def test_a_plan_tells_of_every_slide_and_of_those_that_cannot_be_opened(cohort: 
     run = cohort(workers=2)
     said = plan.plan(run)
     assert "4 images" in said and "2 cannot be opened" in said
-    assert "text cannot be opened" in said and "none cannot be opened" in said
+    assert "text is unreadable: " in said and "none is missing: the file is not there; is --data" in said
+    assert said.count(str(run.data)) == 0, "no path again and again"
     table = pd.read_csv(run.folder("plan") / "slides.csv", dtype=str, keep_default_na=False)
     table = table.set_index("image_id")
     assert sorted(table.index) == ["large", "none", "one", "text"]
     assert table.loc["large", ["width", "height", "kind"]].tolist() == ["2400", "2000", "deflate"]
     assert float(table.loc["large", "seconds"]) > float(table.loc["one", "seconds"]) > 0
-    assert "280 such slides fit in 9 hours and 13 GB" in said
+    assert "280 such slides fit in 9 hours and 13 GiB" in said and "predicting comes on top" in said
     assert said.index("large: 2400 x 2000") < said.index("one: 1200 x 1000"), "the slowest first"
+
+
+def test_a_slide_that_is_refused_is_not_said_to_be_unreadable(cohort: Any) -> None:
+    said = plan.plan(cohort(tiles=TileGrid(size=64, mpp=1.0)))
+    assert "2 cannot be opened, 2 are refused" in said
+    assert "one is refused: tile.mpp=1 needs the resolution" in said and "tile.slide_mpp=0.25" in said
+
+
+def test_a_plan_counts_the_tiles_that_somebody_else_chose(cohort: Any, tmp_path: Any) -> None:
+    x = np.arange(900) % 30 * 8
+    exchange.write_coords(tmp_path / "given" / "one.h5", "one", x, x, 100, 1200, 1000)
+    run = replace(cohort(tiles=TileGrid(size=32, scale=4, slide_seconds=0.1)), coords=tmp_path / "given")
+    said = plan.plan(run)
+    table = pd.read_csv(run.folder("plan") / "slides.csv", dtype=str).set_index("image_id")
+    assert table.loc["one", "tiles"] == "900" and table.loc["large", "status"] == "refused"
+    assert "about 900 tiles" in said and "coarser" not in said
+    assert "one: projected" in said and "more than tile.slide_seconds=0.1" in said
+    assert "large is refused: the folder of --import has no coordinates" in said
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 3000), (3000, 1), (1, 1), (700, 530)])
+def test_the_speed_is_measured_on_few_squares_that_begin_on_a_tile(
+    width: int, height: int, cohort: Any, write_slide: Any, monkeypatch: Any
+) -> None:
+    run = cohort()
+    write_slide(run.data / "one.tif", np.full((height, width, 3), 200, np.uint8))
+    asked: list[tuple[int, ...]] = []
+    real = IndexedSlide.region
+    monkeypatch.setattr(IndexedSlide, "region", lambda self, *box: [asked.append(box), real(self, *box)][1])
+    source = next(source for source in sources(run) if source.image_id == "one")
+    assert plan._speed(run, source) > 0
+    assert len(asked) <= 64 and sum(side * side for *_, side, _ in asked) <= 5e6
+    assert all(x % 128 == y % 128 == side % 128 == 0 and side >= 128 for x, y, side, _ in asked)
+    assert all(0 <= x < width and 0 <= y < height for x, y, *_ in asked)
 
 
 def test_a_plan_decides_by_the_header_and_not_by_the_speed_of_the_machine(

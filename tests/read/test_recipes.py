@@ -136,7 +136,14 @@ def test_micrometres_use_what_the_slide_says() -> None:
 
 @pytest.mark.parametrize(
     ("size", "count"),
-    [((10536, 8268), 1), ((6600, 28652), 4), ((28652, 6600), 4), ((1000, 1600), 2), ((1, 7), 7)],
+    [
+        ((10536, 8268), 1),
+        ((6600, 28652), 4),
+        ((28652, 6600), 4),
+        ((1000, 1600), 2),
+        ((1, 7), 7),
+        ((1, 2**20), 64),
+    ],
 )
 def test_the_pieces_of_a_slide_cover_it_once_along_its_longer_side(size: tuple[int, int], count: int) -> None:
     boxes = recipes.by_aspect(size)
@@ -179,6 +186,51 @@ def test_pieces_in_order_are_what_a_resized_crop_shows_and_empty_ones_are_droppe
         expected = resized(pixels[cut.y : cut.y + 1000], 30, 30)
         assert np.abs(tile.astype(int) - expected).mean() < 2
     assert image.finest == 1000, "none where that of the tissue is fine enough"
+
+
+def test_pieces_are_read_one_by_one_where_their_overview_would_be_large(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image, found = slide()
+    whole = bag("by-aspect", image, found, size=512)
+    assert image.finest < 20 and image.largest == 0
+    monkeypatch.setattr(recipes, "WHOLE", 1_000_000)
+    image.finest = 1000
+    parts = bag("by-aspect", image, found, size=512)
+    assert image.finest == 1000 and 0 < image.largest <= recipes.BLOCK
+    assert [cut for cut, _ in parts] == [cut for cut, _ in whole]
+    for (_, tile), (_, expected) in zip(parts, whole, strict=True):
+        assert np.abs(tile.astype(int) - expected).mean() < 1
+
+
+def test_a_roi_of_low_contrast_is_passed_over_and_the_next_clot_taken() -> None:
+    image, found = slide()
+    found.sections.clot[:] = 0, 1, 2
+    cuts = [cut for cut, _ in bag("roi", image, found)]
+    first = cuts[0]
+    image.pixels[first.y : first.y + first.height, first.x : first.x + first.width] = VIOLET
+    found = replace(found, overview=image.overview(20))
+    assert [cut for cut, _ in bag("roi", image, found, count=2, contrast=2)] == cuts[1:]
+
+
+def test_a_piece_of_low_contrast_is_passed_over_and_the_next_one_taken() -> None:
+    image, found = slide()
+    image.pixels = np.hstack([image.pixels] * 3)
+    image.pixels[:, 3200:] = PINK
+    usable = found.tissue.usable
+    found.tissue.usable = np.hstack([usable, usable, usable | True])
+    found = replace(found, overview=image.overview(20), sections=None)
+    kept = [cut for cut, _ in bag("by-aspect", image, found, count=2)]
+    assert [cut.x for cut in kept] == [2400, 0], "most tissue first"
+
+
+def test_a_square_inside_of_the_slide_is_what_the_reader_returned() -> None:
+    image = Canvas(np.full((200, 200, 3), PINK, np.uint8))
+    kept = np.full((20, 20, 3), PINK, np.uint8)
+    kept.flags.writeable = False
+    image.region = lambda *_: kept  # type: ignore[method-assign,assignment]
+    assert recipes.square(image, 0, 0, 100, 20, VIOLET) is kept  # type: ignore[arg-type]
+    assert (recipes.square(image, 150, 0, 100, 20, VIOLET)[:, 10:] == VIOLET).all()  # type: ignore[arg-type]
 
 
 def test_a_roi_is_cut_from_the_overview_where_that_is_fine_enough() -> None:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score
 
-from kit.read.sections import Sections, find, same_clot, sections
+from kit.read.sections import Sections, find, main_part, same_clot, sections
 from tests.bench.clots import slide
 from tests.bench.sections import apart, lost, matched
 
@@ -57,13 +57,11 @@ def test_a_turned_and_shifted_slide_is_divided_alike(seed: int) -> None:
         assert adjusted_rand_score(before, after) == 1
 
 
-def test_the_weights_of_a_clot_sum_to_one_and_clots_are_numbered_in_order() -> None:
+def test_clots_are_numbered_in_order_of_their_first_section() -> None:
     found = sections(slide(2001).overview)
-    sums = np.bincount(found.clot, found.weights())
-    np.testing.assert_allclose(sums, 1, rtol=1e-6)
-    firsts = [int(np.flatnonzero(found.clot == clot)[0]) for clot in range(len(sums))]
+    firsts = [int(np.flatnonzero(found.clot == clot)[0]) for clot in range(found.clot.max() + 1)]
     assert firsts == sorted(firsts)
-    assert found.weights().dtype == np.float32 and found.labels.dtype == np.int32 == found.clot.dtype
+    assert found.labels.dtype == np.int32 == found.clot.dtype
 
 
 def test_the_same_slide_gives_the_same_answer() -> None:
@@ -74,9 +72,36 @@ def test_the_same_slide_gives_the_same_answer() -> None:
 
 def test_a_slide_without_tissue_has_no_sections() -> None:
     found = sections(np.full((200, 100, 3), 240, np.uint8))
-    assert found.clot.shape == (0,) == found.weights().shape and not found.labels.any()
+    assert found.clot.shape == (0,) and not found.labels.any()
     assert found.of_tiles(np.array([0, 3200]), np.array([0, 64]), 512, 32).tolist() == [-1, -1]
     assert not same_clot(np.full((90, 90, 3), 240, np.uint8), slide(2001).overview)
+
+
+@pytest.mark.parametrize("size", [(1, 800), (3, 700), (21, 800), (9, 1660), (800, 3), (1, 1)])
+def test_thin_bars_and_single_pixels_are_sections_like_any_other(size: tuple[int, int]) -> None:
+    mask = np.zeros((900, 1700), bool)
+    mask[20 : 20 + size[0], 20 : 20 + size[1]] = True
+    mask[40 : 40 + size[0], 1690 - size[1] : 1690] = True
+    overview = np.where(mask[..., None], (200, 80, 150), (245, 245, 245)).astype(np.uint8)
+    found = sections(overview, mask)
+    assert np.array_equal(found.labels > 0, mask) and len(found.clot) == found.labels.max() >= 1
+
+
+def test_scattered_pixels_along_a_line_are_sections() -> None:
+    mask = np.zeros((40, 3100), bool)
+    mask[10, 20:3020] = np.random.default_rng(0).random(3000) < 0.6
+    mask[30, 20:3020] = np.random.default_rng(1).random(3000) < 0.6
+    overview = np.where(mask[..., None], (200, 80, 150), (245, 245, 245)).astype(np.uint8)
+    assert np.array_equal(sections(overview, mask).labels > 0, mask)
+
+
+def test_the_main_part_of_a_section_has_its_cracked_halves_and_not_its_crumbs() -> None:
+    mask = np.zeros((60, 90), bool)
+    mask[10:30, 10:40] = True
+    mask[10:30, 24:26] = False  # a crack
+    main = mask.copy()
+    mask[57, 80] = True  # a crumb
+    assert np.array_equal(main_part(mask), main)
 
 
 def test_crumbs_belong_to_the_nearest_section_and_no_tissue_is_left_out() -> None:
@@ -162,4 +187,3 @@ def test_four_times_the_same_real_clot_is_four_sections_of_one_clot() -> None:
     mosaic = np.vstack([np.hstack([one, turned]), np.hstack([np.rot90(one, 2), np.rot90(turned, 2)])])
     found = sections(mosaic)
     assert found.clot.tolist() == [0, 0, 0, 0]
-    assert found.weights().tolist() == [0.25] * 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import Callable
@@ -174,7 +175,7 @@ def test_a_scanners_own_format_goes_to_openslide() -> None:
         ((3, 200, 300), {"planarconfig": "separate"}, "another order"),
         ((200, 300), {"photometric": "palette", "colormap": np.zeros((3, 256), np.uint16)}, "1 channels"),
         ((200, 300, 3), {"tile": None, "rowsperstrip": 16}, "strips"),
-        ((200, 300, 3), {"compression": "zstd"}, "compression is number 50000"),
+        ((200, 300, 3), {"compression": "zstd"}, "compression is ZSTD, number 50000"),
     ],
     ids=lambda value: str(value) if isinstance(value, str) else "",
 )
@@ -353,3 +354,35 @@ def test_a_pyramid_is_read_at_its_best_level(grid: TileGrid, tmp_path: Path) -> 
         assert (image.region(256, 128, 512, 128) == 50).all()
         assert (image.region(256, 128, 512, 500) == 0).all()
         assert image.decoded(32) == 80 * 64
+
+
+@both_ways
+@pytest.mark.parametrize(("width", "height"), [(900, 776), (901, 778)])
+def test_no_region_within_a_pyramid_has_a_border_that_is_not_of_the_slide(
+    width: int, height: int, grid: TileGrid, tmp_path: Path
+) -> None:
+    """Corners lie halfway between two pixels of the next level; 901 pixels are 225 of it: 4.004 each."""
+    path = pyramid(tmp_path / "a.tif", np.full((height, width, 3), 40, np.uint8))
+    with slide.open_image(path, grid) as image:
+        for side, less in itertools.product(range(255, 275), range(4)):
+            x, y = width - less - side, height - less - side
+            inside = image.region(x, y, side, 64).astype(int)
+            assert np.abs(inside - 40).max() <= 1, (side, less)
+            assert (image.region(x + 20, y, side, 64)[:, -4:] > 200).all(), "what lies outside is white"
+        assert np.abs(image.overview(8).astype(int) - 40).max() <= 1
+
+
+@both_ways
+def test_a_pyramid_within_the_first_directory_is_read_right(grid: TileGrid, tmp_path: Path) -> None:
+    pixels = smooth(1200, 896)
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as file:
+        file.write(pixels, subifds=2, **TILED)
+        for scale in (4, 16):
+            small = cv2.resize(pixels, (1200 // scale, 896 // scale), interpolation=cv2.INTER_AREA)
+            file.write(small, subfiletype=1, **TILED)
+    with slide.open_image(tmp_path / "a.ome.tif", grid) as image:
+        assert image.size == (1200, 896)
+        assert image.decoded(32) == (75 * 56 if grid.index else 1200 * 896)
+        np.testing.assert_array_equal(image.region(50, 40, 300, 300), pixels[40:340, 50:350])
+        for factor in (4, 32):
+            assert np.abs(image.overview(factor) - averaged(pixels, factor)).max() <= 2, factor

@@ -78,7 +78,7 @@ def test_a_damaged_file_counts_as_absent_wherever_it_is_damaged(tmp_path: Path) 
     path.write_text("not an archive")
     with pytest.raises(StageError, match="damaged") as caught:
         store.read(path)
-    assert str(tmp_path / "images.csv") in caught.value.hint
+    assert "kit tile <competition> --force" in caught.value.hint
     with pytest.raises(StageError, match="not there"):
         store.read(tmp_path / "train" / "b.npz")
 

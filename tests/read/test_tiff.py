@@ -202,3 +202,35 @@ def test_what_tifffile_logs_about_an_odd_file_is_not_spilled(
     out, err = capfd.readouterr()
     assert out == err == ""
     assert [record for record in caplog.records if record.name == "tifffile"] == []
+
+
+@pytest.mark.parametrize("grid", [TileGrid(), TileGrid(index=False)], ids=["index", "openslide"])
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"tile": None}, "strips"),
+        ({"tile": None, "rowsperstrip": 1}, "strips"),
+        ({"compression": "jpeg2000"}, "JPEG2000"),
+        ({"compression": "webp"}, "WEBP"),
+    ],
+)
+def test_what_nobody_reads_is_named_with_what_to_do(
+    options: dict[str, Any], why: str, grid: TileGrid, tmp_path: Path
+) -> None:
+    settings = {name: value for name, value in {**TILED, **options}.items() if value is not None}
+    tifffile.imwrite(tmp_path / "a.tif", np.full((200, 300, 3), 90, np.uint8), **settings)
+    with pytest.raises(ImageError, match=why) as caught, slide.open_image(tmp_path / "a.tif", grid) as image:
+        image.overview(32)
+    assert "vips tiffsave" in caught.value.hint and "reader='photo'" in caught.value.hint
+
+
+def test_a_directory_within_the_first_that_is_no_image_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as file:
+        file.write(PIXELS, subifds=2, **TILED)
+        for scale in (2, 4):
+            file.write(np.ascontiguousarray(PIXELS[::scale, ::scale]), subfiletype=1, **TILED)
+    assert levels(path) == [300, 150, 75]
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages[0].pages[0].tags["ImageWidth"].overwrite(0, dtype="I")
+    assert levels(path) == [300, 75]

@@ -11,9 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def fuzz(folder: Path, first: int, last: int) -> None:
+def fuzz(folder: Path, first: int, last: int, *options: str) -> None:
     """Read damaged slides in a process of their own, so that a crash of native code is seen."""
-    command = [sys.executable, "-m", "tests.read.fuzz_tiff", str(folder), str(first), str(last)]
+    command = [sys.executable, "-m", "tests.read.fuzz_tiff", str(folder), str(first), str(last), *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     spilled = [line for line in done.stderr.splitlines() if not line.startswith("case ")]
@@ -30,3 +30,9 @@ def test_damaged_slides_are_read_or_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("first", range(300, 5100, 800))
 def test_many_damaged_slides_are_read_or_refused(first: int, tmp_path: Path) -> None:
     fuzz(tmp_path, first, first + 800)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(0, 2000, 400))
+def test_damaged_slides_that_can_be_read_are_tiled(first: int, tmp_path: Path) -> None:
+    fuzz(tmp_path, first, first + 400, "--stage")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kit import parallel
 from kit.combine import baselines
 from kit.competition import TileGrid
 from kit.errors import DataError, SettingError, StageError, StorageError
@@ -233,6 +234,28 @@ def test_a_cohort_without_one_usable_image_is_a_data_error(make_run: Any) -> Non
     with pytest.raises(DataError, match=r"'a': the file is not there") as caught:
         tiles.run(run)
     assert "--data" in caught.value.hint
+
+
+def test_a_cohort_that_is_refused_as_a_whole_is_told_what_to_type(cohort: Any) -> None:
+    run = cohort(tiles=TileGrid(size=32, mpp=1.0))
+    run.tables.train.drop(["cut", "text", "none"], inplace=True)
+    with pytest.raises(DataError, match=r"type --set tile\.slide_mpp=0\.25") as caught:
+        tiles.run(run)
+    assert "--data" not in caught.value.hint
+
+
+def test_what_is_stored_is_looked_at_by_all_workers(cohort: Any, monkeypatch: Any) -> None:
+    tiles.run(cohort())
+    asked: list[tuple[str, int, int]] = []
+    real = parallel.run_all
+
+    def spied(function: Any, items: Any, workers: int, what: str, *more: Any) -> Any:
+        asked.append((what, len(items), workers))
+        return real(function, items, workers, what, *more)
+
+    monkeypatch.setattr(parallel, "run_all", spied)
+    tiles.run(cohort(workers=2))
+    assert asked == [("stored", 7, 2), ("tile", 3, 2)], "all images; then those that failed"
 
 
 def test_a_full_disk_stops_the_stage(cohort: Any, monkeypatch: Any) -> None:

@@ -120,13 +120,13 @@ def test_on_spoiled_slides_the_share_and_the_squares_of_tissue_are_right(glass: 
 
 def test_the_removed_regions_add_up_to_the_kinds_and_are_sorted() -> None:
     tissue = find(pictures.spoiled(1).on(GLASS["violet"])[0])
-    listed = dict.fromkeys(tissue.reasons(), 0.0)
+    listed = dict.fromkeys(pictures.removed(tissue.kinds), 0.0)
     for one in tissue.removed:
         x, y, wide, high = one.box
         inside = tissue.kinds[y : y + high, x : x + wide] == KINDS.index(one.kind)
         assert wide > 0 and high > 0 and inside.sum() >= one.share * tissue.kinds.size - 0.5
         listed[one.kind] += one.share
-    assert listed == pytest.approx(tissue.reasons())
+    assert listed == pytest.approx(pictures.removed(tissue.kinds))
     assert [one.share for one in tissue.removed] == sorted((o.share for o in tissue.removed), reverse=True)
     assert {"pen", "bubble", "edge", "dust", "border", "fold"} == set(listed)
 
@@ -136,7 +136,9 @@ def test_many_removed_regions_are_summed_by_kind() -> None:
     made.dust(400, 4)
     tissue = find(made.on(GLASS["white"])[0])
     assert len(tissue.removed) <= LISTED + len(KINDS)
-    assert sum(one.share for one in tissue.removed) == pytest.approx(sum(tissue.reasons().values()))
+    assert sum(one.share for one in tissue.removed) == pytest.approx(
+        sum(pictures.removed(tissue.kinds).values())
+    )
 
 
 def test_a_background_that_is_given_is_used_and_the_picture_is_not_changed() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openslide
 import pytest
 import tifffile
 
@@ -47,3 +48,26 @@ def test_more_pixels_than_any_slide_are_refused(name: str, tmp_path: Path) -> No
         file.pages[0].tags[name].overwrite(2**30, dtype="I")
     with pytest.raises(ImageError, match=r"a\.tif.*no slide has|a\.tif.*cannot be read"):
         VendorSlide(tmp_path / "a.tif", "")
+
+
+def test_a_slide_that_is_refused_is_closed(tmp_path: Path, monkeypatch: Any) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", ANY, tile=(128, 128), photometric="rgb")
+    closed: list[int] = []
+    monkeypatch.setattr(openslide.OpenSlide, "dimensions", (2**30, 2**30))
+    monkeypatch.setattr(openslide.OpenSlide, "close", lambda self: closed.append(1))
+    with pytest.raises(ImageError, match="no slide has"):
+        VendorSlide(tmp_path / "a.tif", "")
+    assert len(closed) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"), [("102030", (16, 32, 48)), ("", (255, 255, 255)), ("1020 0", (255, 255, 255))]
+)
+def test_what_was_not_scanned_has_the_colour_of_the_file_if_it_is_one(
+    said: str, shown: tuple[int, int, int], tmp_path: Path, monkeypatch: Any
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", ANY, tile=(128, 128), photometric="rgb")
+    known = {openslide.PROPERTY_NAME_BACKGROUND_COLOR: said}
+    monkeypatch.setattr(openslide.OpenSlide, "properties", known)
+    with VendorSlide(tmp_path / "a.tif", "") as image:
+        assert (image.region(1000, 1000, 64, 64) == shown).all()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from kit.read.seed_sections import sections
+from tests.bench.seed_sections import sections
 
 
 def test_equal_outlines_are_one_clot_and_others_are_not() -> None:

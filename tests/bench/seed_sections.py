@@ -18,9 +18,9 @@ from scipy import ndimage
 from scipy.cluster import hierarchy
 
 from kit.read import tissue
+from kit.read.density import Mask
 from kit.read.reader import Pixels
 from kit.read.sections import Numbers, Sections
-from kit.read.tissue import Mask
 
 SIDE = 256  # px
 NOISE = 60  # px of the resized picture; a smaller component is noise
