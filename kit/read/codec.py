@@ -10,7 +10,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TypeAlias
 
 import cv2
@@ -97,6 +97,8 @@ class Codec:
         out[...] = pixels[:, :, ::-1]
 
     def _inflate(self, data: bytes, out: Pixels) -> None:
+        if self.compression == LZW and self._by_libtiff(data, out):
+            return
         pixels = _scratch(out.shape)
         flat = pixels.reshape(-1)
         found = INFLATE[self.compression](data, out=flat)
@@ -105,6 +107,21 @@ class Codec:
             imagecodecs.delta_decode(pixels, axis=1, out=out)
         else:
             out[...] = pixels
+
+    def _by_libtiff(self, data: bytes, out: Pixels) -> bool:
+        """Whether libtiff takes a tile for a picture of its own: its LZW is a third faster.
+
+        It wants an end code, which other decoders do without.
+        """
+        before, after = _strip_header(self.width, self.height, self.predictor)
+        try:
+            pixels = imagecodecs.tiff_decode(before + struct.pack("<I", len(data)) + after + data)
+        except RuntimeError:
+            return False
+        if pixels.shape != out.shape or pixels.dtype != np.uint8:
+            return False
+        out[...] = pixels
+        return True
 
     def _decode_jpeg(self, data: bytes, out: Pixels) -> None:
         self._check_jpeg(data)
@@ -172,6 +189,24 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 def _plain(data: bytes) -> bytes:
     """The segments of a JPEG stream without those of applications: some say other colours than the TIFF."""
     return b"".join(data[a:b] for marker, a, b in _segments(data) if not 0xE0 <= marker <= 0xEF)
+
+
+@lru_cache(maxsize=64)
+def _strip_header(width: int, height: int, predictor: int) -> tuple[bytes, bytes]:
+    """The header of a TIFF whose only strip is LZW-encoded RGB, before and after its number of bytes."""
+    short, long = 3, 4
+    entries = [(256, short, 1, width), (257, short, 1, height), (258, short, 3, 0), (259, short, 1, LZW),
+               (262, short, 1, 2), (273, long, 1, 0), (277, short, 1, 3), (278, short, 1, height),
+               (279, long, 1, 0), (284, short, 1, 1), (317, short, 1, predictor)]  # fmt: skip
+    depths = 8 + 2 + 12 * len(entries) + 4  # where the three depths are; the strip follows them
+    places = {258: depths, 273: depths + 6}
+    header = struct.pack("<2sHIH", b"II", 42, 8, len(entries))
+    header += b"".join(
+        struct.pack("<HHII", t, kind, n, places.get(t, value)) for t, kind, n, value in entries
+    )
+    header += struct.pack("<IHHH", 0, 8, 8, 8)
+    count = 8 + 2 + 12 * [entry[0] for entry in entries].index(279) + 8
+    return header[:count], header[count + 4 :]
 
 
 _local = threading.local()

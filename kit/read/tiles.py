@@ -68,8 +68,8 @@ def run(run: Run) -> list[Path]:
     failed = table[table["status"] != "ok"]
     log.info("tile: %d images, %d tiles, %d images without tiles (%s)",
              len(table), table["tiles"].sum(), len(failed), path)  # fmt: skip
-    for how, count in table["read_by"].replace("", "nothing: see the reasons").value_counts().items():
-        log.info("tile: %d images read by %s", count, how)
+    for how, count in table["read_by"].value_counts().items():
+        log.info("tile: %s: %d of %d images", how or "not read, see the reasons", count, len(table))
     return [path]
 
 
