@@ -10,15 +10,14 @@ import tomllib
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from kit.__main__ import guarded, main, make_run, run_flow, stage_parser
+from kit.__main__ import guarded, main, run_flow
 from kit.commands import COMMANDS
-from kit.state import STAGES, Run
+from kit.state import STAGES
 
 ROOT = Path(__file__).parents[1]
 FOLD = ("fold", "strip-ai", "--data")
@@ -371,111 +370,3 @@ def test_the_flow_refuses_to_force_what_is_no_stage(
 ) -> None:
     assert guarded(lambda: run_flow(["strip-ai", "--data", str(data), "--force", "subit"])) == 2
     assert "did you mean submit?" in capsys.readouterr().err
-
-
-# --- options of single stages -----------------------------------------------------------------------
-
-
-def other_module(monkeypatch: pytest.MonkeyPatch, name: str, **functions: Callable[..., Any]) -> None:
-    """Put a module with these functions where one is imported from when it is asked for."""
-    module = ModuleType(name)
-    vars(module).update(functions)
-    monkeypatch.setitem(sys.modules, name, module)
-
-
-@pytest.mark.parametrize(
-    ("words", "module", "function", "given"),
-    [
-        (["--plan"], "kit.read.plan", "plan", ()),
-        (["--pictures"], "kit.show.tiles", "pictures", ([],)),
-        (["--pictures", "a", "b"], "kit.show.tiles", "pictures", (["a", "b"],)),
-        (["--export", "out"], "kit.read.export", "export", (Path("out"),)),
-    ],
-)
-def test_an_option_that_replaces_tiling_prints_what_it_found_and_tiles_nothing(
-    kit: Callable[..., Any],
-    data: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    words: list[str],
-    module: str,
-    function: str,
-    given: tuple[Any, ...],
-) -> None:
-    def act(run: Run, *rest: Any) -> str:
-        assert rest == given and run.name == "strip-ai"
-        return f"done by {function}"
-
-    other_module(monkeypatch, module, **{function: act})
-    monkeypatch.setattr("kit.commands.finished", lambda run, stage: stage == "tile")
-    ended = kit("tile", "strip-ai", "--data", data, *words)
-    assert (ended.code, ended.out) == (0, f"done by {function}\n")
-    assert not Path("work/strip-ai/state.json").exists()
-
-
-@pytest.mark.parametrize("words", [["--pictures"], ["--export", "out"]])
-def test_tiles_of_other_settings_are_neither_drawn_nor_exported(
-    kit: Callable[..., Any], data: Path, words: list[str]
-) -> None:
-    ended = kit("tile", "strip-ai", "--data", data, *words)
-    assert ended.code == 2 and "has not been finished with these options" in ended.err
-    assert "type: python -m kit tile strip-ai" in ended.err
-
-
-@pytest.mark.parametrize("code", [0, 1])
-def test_the_check_of_tiles_decides_the_exit_code(
-    kit: Callable[..., Any], data: Path, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
-    other_module(monkeypatch, "kit.read.check", check=lambda run: ("checked", code))
-    ended = kit("tile", "strip-ai", "--data", data, "--check")
-    assert (ended.code, ended.out) == (code, "checked\n")
-
-
-def test_two_things_instead_of_tiling_are_one_too_many(kit: Callable[..., Any], data: Path) -> None:
-    ended = kit("tile", "strip-ai", "--data", data, "--plan", "--check")
-    assert ended.code == 2 and "not allowed with" in ended.err
-
-
-def test_a_stage_without_options_of_its_own_refuses_those_of_others(kit: Callable[..., Any]) -> None:
-    for words in (["fold", "--check"], ["train", "--scheduler", "local"], ["tile", "--audit", "a.csv"]):
-        assert kit(words[0], "strip-ai", *words[1:]).code == 2
-
-
-def test_the_scheduler_reaches_the_run_and_is_in_no_key(data: Path) -> None:
-    words = ["tile", "strip-ai", "--data", str(data)]
-    runs = [make_run(stage_parser().parse_args([*words, *more]))
-            for more in ([], ["--scheduler", "local"], ["--scheduler", "tcp://host:8786"])]  # fmt: skip
-    assert [run.scheduler for run in runs] == ["", "local", "tcp://host:8786"]
-    assert len({run.key("fold") for run in runs}) == 1
-
-
-@pytest.mark.parametrize("address", ["locl", "host:8786", "tcp://host"])
-def test_a_scheduler_that_is_no_address_is_refused_by_stage_and_flow(
-    refused: Refused, data: Path, capsys: pytest.CaptureFixture[str], address: str
-) -> None:
-    refused("tile", "strip-ai", "--data", data, "--scheduler", address,
-            says=[f"--scheduler cannot be '{address}'", "tcp://host:8786", "local"])  # fmt: skip
-    assert guarded(lambda: run_flow(["strip-ai", "--data", str(data), "--scheduler", address])) == 2
-    assert f"--scheduler cannot be '{address}'" in capsys.readouterr().err
-
-
-def test_coordinates_made_elsewhere_are_a_folder_that_every_stage_takes(
-    refused: Refused, data: Path, tmp_path: Path
-) -> None:
-    for stage in STAGES:
-        words = [stage, "strip-ai", "--data", str(data), "--import", str(tmp_path)]
-        assert make_run(stage_parser().parse_args(words)).coords == tmp_path
-    refused("tile", "strip-ai", "--data", data, "--import", "none", says=["--import: none is not a folder"])
-
-
-def test_the_help_of_tile_teaches_how_to_use_many_machines(kit: Callable[..., Any]) -> None:
-    shown = " ".join(kit("tile", "--help").out.split())
-    for words in ("instead of tiling:", "--plan", "--check", "--pictures", "--export DIR", "--import DIR",
-                  "dask worker tcp://host:8786", "no result depends on it"):  # fmt: skip
-        assert words in shown
-    assert "--scheduler" not in kit("train", "--help").out
-
-
-def test_every_stage_takes_the_same_options() -> None:
-    for name in STAGES:
-        options = stage_parser().parse_args([name, "strip-ai", "--seed", "3", "--threads", "2", "--force"])
-        assert (options.stage, options.seed, options.threads, options.force) == (name, 3, 2, [name])
