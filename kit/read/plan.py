@@ -150,6 +150,7 @@ def _summary(table: pd.DataFrame, speeds: dict[str, float], workers: int) -> lis
     if len(cut):
         lines += [f"{len(cut)} slides are above their budget (tile.slide_seconds, tile.slide_mib):"]
         lines += [f"  {row.image_id}: {row.note}" for row in cut.head(WORST).itertuples()]
+        lines += [f"  and {len(cut) - WORST} more: see the table"] if len(cut) > WORST else []
     worst = good.sort_values(["seconds", "image_id"], ascending=[False, True]).head(WORST)
     lines += ["the slowest:"]
     lines += [
@@ -158,6 +159,7 @@ def _summary(table: pd.DataFrame, speeds: dict[str, float], workers: int) -> lis
         for row in worst.itertuples()
     ]
     lines += [f"  {row.image_id} is {row.status}: {row.problem}" for row in bad.head(WORST).itertuples()]
+    lines += [f"  and {len(bad) - WORST} more: see the table"] if len(bad) > WORST else []
     return lines
 
 

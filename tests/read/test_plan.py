@@ -111,3 +111,8 @@ def test_a_tiled_slide_has_no_more_tiles_than_were_planned(cohort: Any) -> None:
     for name in ("one", "large"):
         with open_image(run.data / f"{name}.tif", run.competition.tiles) as image:
             assert 0 < images.loc[name, "tiles"] <= budget.cost(image, run.competition.tiles).tiles
+
+
+def test_a_long_list_says_how_many_are_not_listed(make_run: Any) -> None:
+    said = plan.plan(make_run({f"n{number:02d}": f"n{number:02d}.tif" for number in range(13)}))
+    assert said.count(" is missing: ") == 10 and "and 3 more: see the table" in said
