@@ -61,7 +61,7 @@ def fastest(run: Callable[[], tuple[T, float, float, float]], repeats: int) -> t
 def _timed(function: Callable[[], T]) -> tuple[T, float, float, float]:
     wall, cpu = time.perf_counter(), _cpu()
     result = function()
-    return result, time.perf_counter() - wall, _cpu() - cpu, _peak()
+    return result, time.perf_counter() - wall, _cpu() - cpu, peak()
 
 
 def _cpu() -> float:
@@ -70,7 +70,7 @@ def _cpu() -> float:
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-def _peak() -> float:
+def peak() -> float:
     """The peak memory of this process in MiB."""
     status = Path("/proc/self/status")
     if status.is_file():  # getrusage would count what the parent held when it forked

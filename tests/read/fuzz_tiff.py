@@ -26,6 +26,7 @@ from kit.errors import KitError, SettingError
 from kit.read import budget, slide, tiler
 from kit.read.reader import Reader
 from kit.read.recipes import RECIPES
+from tests.bench.harness import peak
 
 SECONDS = 30  # a case; most take a hundredth of one
 ADDRESSES = 6 * 2**30  # bytes of address space
@@ -223,8 +224,8 @@ def main(folder: Path, first: int, last: int, staged: bool = False) -> None:
             end = _ended(lambda path=path, grid=grid: read(path, grid, staged))  # type: ignore[misc]
             signal.alarm(0)
             ends[end] = ends.get(end, 0) + 1
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        assert peak < RESIDENT, f"{peak:.0f} MiB"
+        most = peak()
+        assert most < RESIDENT, f"{most:.0f} MiB"
     print(ends)
 
 

@@ -29,12 +29,12 @@ PIXELS = np.random.default_rng(4).integers(0, 256, (700, 900, 3), dtype=np.uint8
 
 # The peak beyond what the imports take, in MiB, of an overview and a region that may fail.
 MEMORY = """
-import resource, sys
+import sys
 from pathlib import Path
 from kit.competition import TileGrid
 from kit.errors import ImageError
 from kit.read import indexed, slide
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+from tests.bench.harness import peak
 before, said = peak(), "read"
 try:
     with slide.open_image(Path(sys.argv[1]), TileGrid()) as image:
