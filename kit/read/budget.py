@@ -18,11 +18,12 @@ from kit.read import grid as squares
 from kit.read import recipes
 from kit.read.reader import Reader
 
-# Megapixels a second that one core decodes, measured by tests/bench/slides.py on 2 cores at 2.1 GHz, rounded
-# down; a slide within its budget by these is within it wherever a kernel runs.
-SPEED = {"deflate": 120.0, "lzw": 40.0, "jpeg": 60.0, "none": 500.0, "openslide": 30.0, "photo": 50.0}
-FIND = 0.35e-6  # seconds that finding tissue and sections takes an overview pixel
-ENCODE = 0.15e-6  # seconds that encoding takes a pixel of a stored tile
+# Megapixels a second that one core decodes: rounded down from CPU seconds on a busy machine of 2 cores at
+# 2.6 GHz (113, 67, 131, 142, 33 and 82), as the next two are rounded up. A slide that is within its budget
+# by these is within it wherever a kernel runs.
+SPEED = {"deflate": 110.0, "lzw": 65.0, "jpeg": 120.0, "none": 140.0, "openslide": 30.0, "photo": 80.0}
+FIND = 0.7e-6  # seconds that finding tissue and sections takes an overview pixel
+ENCODE = 0.05e-6  # seconds that encoding takes a pixel of a stored tile
 PNG = 1.6  # bytes a pixel of a stored tile
 FOUND = 40  # bytes that finding tissue holds an overview pixel
 FINER = 24  # bytes that a recipe holds a pixel of an overview of its own

@@ -75,9 +75,10 @@ def test_small_pictures_of_what_was_found_are_stored(repeated: Any) -> None:
 
 
 def test_a_slide_above_its_budget_is_cut_down_and_says_so(repeated: Any) -> None:
-    before, after = stored(repeated()), stored(repeated(slide_seconds=0.07))
+    before = stored(repeated(scale=0.5))
+    after = stored(repeated(scale=0.5, slide_seconds=0.2))
     assert 0 < len(after) < len(before) and (after.size > before.size[0]).all()
-    images = tiles.load_images(repeated(slide_seconds=0.07)).set_index("image_id")
+    images = tiles.load_images(repeated(scale=0.5, slide_seconds=0.2)).set_index("image_id")
     assert "times coarser" in images.loc["a", "note"] and images.loc["a", "status"] == "ok"
     assert after.decode([0]).shape == (1, 32, 32, 3), "tiles keep their size"
 
