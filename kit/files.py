@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from kit.errors import DataError, KitError, StorageError
 
+# What NumPy and zipfile raise on an ``.npz`` file that is absent, damaged or not what it should be.
+DAMAGE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile)
 SAMPLE = 65536  # bytes hashed at each end of a large image
 
 
@@ -97,7 +99,7 @@ def read_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]] | N
     try:
         with np.load(path, allow_pickle=False) as content:
             return {name: content[name] for name in names}
-    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile):
+    except DAMAGE:
         return None
 
 

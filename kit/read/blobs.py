@@ -14,8 +14,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from kit.files import DAMAGE
+
 Bytes: TypeAlias = NDArray[np.uint8]
-DAMAGE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)

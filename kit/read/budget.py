@@ -154,7 +154,7 @@ def _squares(image: Reader, grid: TileGrid, given: Given | None = None) -> _Work
         read = _read(image, given.side, grid.size)
         return _Work(given.count, given.count * read, 6 * read)
     side = squares.side_of(grid, image.mpp)
-    step = squares._step(side, grid.overlap)
+    step = squares.step_of(side, grid.overlap)
     columns, rows = (max(1, -(-(length - side) // step) + 1) for length in image.size)
     room = max(1, math.ceil(_shown(image) * columns * rows))
     count, read = min(grid.count or room, room), _read(image, side, grid.size)
@@ -172,7 +172,7 @@ def _pieces(image: Reader, grid: TileGrid) -> _Work:
     """An overview of its own, unless that of the tissue is as fine, or each piece where that is too large."""
     boxes = recipes.by_aspect(image.size)
     count, area = min(grid.count or len(boxes), len(boxes)), image.size[0] * image.size[1]
-    factor = recipes._fine(min(boxes[0][2:]), grid.size)
+    factor = recipes.fine_factor(min(boxes[0][2:]), grid.size)
     if squares.overview_factor(image.size, grid.overview) <= factor:
         return _Work(count)
     if 3 * area <= recipes.WHOLE * factor**2:
@@ -185,7 +185,7 @@ def _regions(image: Reader, grid: TileGrid) -> _Work:
     """One section of each clot, all of them as large as what is shown may be."""
     clots = min(grid.count or CLOTS, CLOTS)
     area = int(_shown(image) * image.size[0] * image.size[1])
-    factor = recipes._fine(math.isqrt(area // clots), grid.size)
+    factor = recipes.fine_factor(math.isqrt(area // clots), grid.size)
     if squares.overview_factor(image.size, grid.overview) <= factor:
         return _Work(clots)
     return _Work(clots, image.decoded(factor, area), FINER * area / clots / factor**2)

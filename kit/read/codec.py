@@ -33,8 +33,6 @@ INFLATE: dict[int, Inflate] = {
 }
 START, END = b"\xff\xd8", b"\xff\xd9"  # of a JPEG stream
 REDUCED = 8  # times smaller: a pixel for each block of a JPEG, its mean
-
-
 # A stream may carry an orientation, which a TIFF's tile does not have.
 _EIGHTH = cv2.IMREAD_REDUCED_COLOR_8 | cv2.IMREAD_IGNORE_ORIENTATION
 

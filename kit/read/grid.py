@@ -75,16 +75,16 @@ def candidates(size: tuple[int, int], side: int, overlap: float = 0.0) -> tuple[
         overlap: share of its side that the next square has too. Where side is a multiple of ``ALIGN``
             all corners are, so that the overlap is at least what is asked.
     """
-    step = _step(side, overlap)
+    step = step_of(side, overlap)
     columns, rows = (_starts(length, side, step) for length in size)
     y, x = np.meshgrid(rows, columns, indexing="ij")
     return x.ravel(), y.ravel()
 
 
-def _step(side: int, overlap: float) -> int:
+def step_of(side: int, overlap: float) -> int:
     """From one square to the next.
 
-    >>> _step(1792, 0.5), _step(512, 0.3), _step(128, 0.5), _step(100, 0.9)
+    >>> step_of(1792, 0.5), step_of(512, 0.3), step_of(128, 0.5), step_of(100, 0.9)
     (896, 256, 128, 10)
     """
     step = math.floor(side * (1 - overlap) + 1e-6)  # 100 x (1 - 0.9) is a little under 10

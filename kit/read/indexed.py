@@ -23,11 +23,11 @@ from kit.read.reader import WHITE, Pixels, resized
 from kit.read.tiff import Level, TileIndex
 
 BLOCK = 512  # level pixels of an overview that are decoded at once, each side, where its factor divides it
+RAGGED = 2048  # the same where it does not: the tiles on a block's border are decoded for both sides
 KINDS = {NONE: "none", LZW: "lzw", JPEG: "jpeg", DEFLATE: "deflate", OLD_DEFLATE: "deflate"}
 REDUCED_COST = 0.6  # of decoding a JPEG tile, when only a part of its coefficients is transformed
 CHROMA = 16  # pixels to a block of a JPEG's colours, each side, where they are halved
 MARGIN = 65536  # bytes that a tile may take beyond twice its pixels
-RAGGED = 2048  # the same where it does not: the tiles on a block's border are decoded for both sides
 WAITING = 256  # blocks of an overview that are handed out and not done: enough that no core waits
 
 Item = TypeVar("Item")
@@ -101,8 +101,7 @@ class IndexedSlide:
             return area * whole / (self.size[0] * self.size[1])
         if level.reduced > 1:
             whole *= level.reduced**2 * REDUCED_COST
-        same = level.counts is self._index.levels[0].counts
-        return whole * self.shown if self._skip and same else whole
+        return whole * self.shown if self._skip and self._is_finest(level) else whole
 
     @property
     def shown(self) -> float:
@@ -169,16 +168,16 @@ class IndexedSlide:
         """
         left, top = corner
         right, bottom = end
-        tiles = list(self._tiles(level, left, top, right, bottom))
-        if blank is not None and level.counts is self._index.levels[0].counts:
-            tiles = [tile for tile in tiles if not blank[tile]]
+        touched = tiles = list(self._tiles(level, left, top, right, bottom))
+        if blank is not None and self._is_finest(level):
+            tiles = [tile for tile in touched if not blank[tile]]
             if not tiles:
                 return None
         else:
             glass = WHITE
         inside = left >= 0 and top >= 0 and right <= level.width and bottom <= level.height
         whole = np.empty((bottom - top, right - left, 3), np.uint8)
-        if blank is not None or not inside:
+        if len(tiles) < len(touched) or not inside:
             whole[0] = glass
             whole[1:] = whole[0]  # a row at a time: fifty times faster than three bytes at a time
         for row, column in tiles:
@@ -187,6 +186,10 @@ class IndexedSlide:
             whole[max(0, level.height - top) :] = 255
             whole[:, max(0, level.width - left) :] = 255
         return whole
+
+    def _is_finest(self, level: Level) -> bool:
+        """Whether a level has the tiles of the finest one, whole or reduced: those that may be blank."""
+        return level.counts is self._index.levels[0].counts
 
     @staticmethod
     def _tiles(level: Level, left: int, top: int, right: int, bottom: int) -> Iterator[tuple[int, int]]:

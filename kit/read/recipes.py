@@ -181,7 +181,7 @@ def pieces(image: Reader, found: Findings, wanted: TileGrid, rng: np.random.Gene
     order = list(range(len(boxes)))
     if 0 < wanted.count < len(boxes):
         order.sort(key=lambda place: -shares[place])
-    seen = _viewer(image, found, _fine(min(boxes[0][2:]), wanted.size))
+    seen = _viewer(image, found, fine_factor(min(boxes[0][2:]), wanted.size))
     normalised = found.normaliser(wanted.colour)
     kept = 0
     for place in order:
@@ -285,7 +285,7 @@ def regions(image: Reader, found: Findings, wanted: TileGrid, rng: np.random.Gen
     normalised = found.normaliser("background" if wanted.colour == "none" else wanted.colour)
     kept = 0
     for cut in roi_cuts(labels, clot, usable, found.factor, image.size):
-        factor = _fine(cut.side, wanted.size)
+        factor = fine_factor(cut.side, wanted.size)
         if found.factor <= factor:  # the overview is fine enough, and need not be read again
             pixels = _part(found.overview, (cut.x, cut.y, cut.width, cut.height), found.factor)
         else:
@@ -299,10 +299,10 @@ def regions(image: Reader, found: Findings, wanted: TileGrid, rng: np.random.Gen
             return
 
 
-def _fine(length: int, size: int) -> int:
+def fine_factor(length: int, size: int) -> int:
     """The coarsest factor, a power of two, at which ``length`` level-0 px are not fewer than ``size``.
 
-    >>> _fine(6600, 224), _fine(100, 224)
+    >>> fine_factor(6600, 224), fine_factor(100, 224)
     (16, 1)
     """
     return 1 << max(0, (length // size).bit_length() - 1)
