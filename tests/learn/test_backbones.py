@@ -1,48 +1,20 @@
-"""Encoders by name, and what it takes for a file of weights to be believed."""
+"""Encoders by name: what may be typed, and what a network gives for a tile."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import timm
 import torch
-import torchvision
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from kit.errors import SettingError, WeightsError
-from kit.learn import backbones
+from kit.errors import SettingError
+from kit.learn import backbones, preprocess
 from kit.learn.backbones import Backbone
 
 NAME = "test_efficientnet"
-
-
-def drawn(name: str, classes: int = 0, **options: int) -> nn.Module:
-    """A network with random weights, and statistics of batch norm that are not 0 and 1."""
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        return shaken(timm.create_model(name, num_classes=classes, **options))
-
-
-def shaken(model: nn.Module) -> nn.Module:
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            nn.init.uniform_(layer.running_mean, -0.5, 0.5)
-            nn.init.uniform_(layer.running_var, 0.5, 2.0)
-            nn.init.uniform_(layer.weight, 0.5, 1.5)
-            nn.init.uniform_(layer.bias, -0.5, 0.5)
-    return model
-
-
-def saved(state: dict[str, Tensor], path: Path) -> Path:
-    if path.suffix == ".safetensors":
-        save_file(state, path)
-    else:
-        torch.save(state, path)
-    return path
+VIT = "vit_tiny_patch16_224"
 
 
 @pytest.mark.parametrize(
@@ -52,6 +24,11 @@ def saved(state: dict[str, Tensor], path: Path) -> Path:
         (f"{NAME}:", Backbone(NAME, "frozen", 0), "test_efficientnet-frozen"),
         (f"{NAME}:scratch", Backbone(NAME, "scratch", 0), "test_efficientnet-scratch"),
         (f"{NAME}:finetune:64", Backbone(NAME, "finetune", 64), "test_efficientnet-finetune-64"),
+        (
+            "test_vit.r160_in1k::own",
+            Backbone("test_vit.r160_in1k", "frozen", 160),
+            "test_vit.r160_in1k-frozen-160",
+        ),
         (f"{NAME}::96", Backbone(NAME, "frozen", 96), "test_efficientnet-frozen-96"),
     ],
 )
@@ -66,6 +43,8 @@ def test_a_spec_is_encoder_mode_and_pixels_and_frozen_unless_it_says_so(
     ("spec", "message", "hint"),
     [
         ("mobilenetv3_larg_100", "no backbone 'mobilenetv3_larg_100'", "did you mean mobilenetv3_large_100"),
+        ("vit_base_patch16_224.dinoo", "has no tag 'dinoo'", "did you mean dino"),
+        ("Virchow3", "no backbone 'Virchow3'", "did you mean Virchow"),
         (f"{NAME}:froze", "no mode 'froze'", "did you mean frozen"),
         (f"{NAME}:frozen:big", "tiles of 'big' pixels", "give a number"),
         (f"{NAME}:frozen:-3", "tiles of '-3' pixels", "give a number"),
@@ -81,172 +60,150 @@ def test_a_spec_that_cannot_be_is_refused_with_what_was_probably_meant(
     assert len(caught.value.hint) < 200, "not all thousand names of timm"
 
 
-def test_weights_that_are_not_attached_are_said_to_be_missing_by_name_and_place() -> None:
-    with pytest.raises(WeightsError) as caught:
-        backbones.find_weights(Backbone("resnet18", "frozen"), {"vgg16": Path("v"), "resnet50": Path("r")})
-    for part in ("'resnet18'", "--weights: resnet50, vgg16", "packaged ones (tf_efficientnet_lite0)"):
-        assert part in caught.value.message
-    assert "--weights resnet18=FILE" in caught.value.hint and "resnet18:scratch" in caught.value.hint
-
-
-def test_attached_weights_come_before_packaged_ones_and_scratch_takes_none() -> None:
-    lite = Backbone("tf_efficientnet_lite0", "frozen")
-    mine = {"tf_efficientnet_lite0": Path("mine.pth")}
-    assert backbones.find_weights(lite, mine) == Path("mine.pth")
-    assert backbones.find_weights(Backbone(lite.encoder, "scratch"), mine) is None
-
-
-def test_the_packaged_weights_are_found_and_loaded() -> None:
-    lite = Backbone("tf_efficientnet_lite0", "finetune")
-    path = backbones.find_weights(lite, {})
-    assert path is not None and path.is_file()
-    model = backbones.build(lite.encoder)
-    backbones.load_weights(model, path, lite.encoder)
-    raw = torch.load(path, map_location="cpu", weights_only=True)
-    given = [v for k, v in raw.items() if not k.endswith("num_batches_tracked")]
-    loaded = [v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")]
-    assert len(given) in (len(loaded), len(loaded) + 2)
-    assert all(torch.equal(a, b) for a, b in zip(loaded, given, strict=False))
-
-
-Change = Callable[[dict[str, Tensor]], dict[str, object]]
-LAYOUTS: dict[str, Change] = {
-    "plain": lambda state: dict(state),
-    "DataParallel": lambda state: {f"module.{k}": v for k, v in sorted(state.items())},
-    "state_dict": lambda state: {"epoch": 3, "state_dict": state},
-    "model": lambda state: {"model": {f"module.{k}": v for k, v in sorted(state.items())}, "best": 0.5},
-    "without counters": lambda state: {k: v for k, v in state.items() if "num_batches" not in k},
-    "other names": lambda state: {f"n{n}.{k.split('.')[-1]}": v for n, (k, v) in enumerate(state.items())},
-}
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("classes", [0, 5])
-def test_every_usual_layout_of_a_pth_loads_with_or_without_its_classifier(
-    layout: str, classes: int, tmp_path: Path
-) -> None:
-    source = drawn(NAME, classes)
-    torch.save(LAYOUTS[layout](dict(source.state_dict())), tmp_path / "a.pth")
-    model = backbones.build(NAME)
-    backbones.load_weights(model, tmp_path / "a.pth", NAME)
-    wanted = source.state_dict()
-    for key, value in model.state_dict().items():
-        assert key.endswith("num_batches_tracked") or torch.equal(value, wanted[key]), key
-
-
-def test_attached_safetensors_load(tmp_path: Path) -> None:
-    source = drawn(NAME)
-    path = saved(source.state_dict(), tmp_path / "a.safetensors")
-    model = backbones.build(NAME)
-    backbones.load_weights(model, path, NAME)
-    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        assert torch.equal(model.eval()(images), source.eval()(images))
-
-
-def test_torchvision_names_load_by_order_and_give_torchvisions_own_features(tmp_path: Path) -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(2)
-        theirs = shaken(torchvision.models.mobilenet_v2(weights=None)).eval()
-    path = saved(theirs.state_dict(), tmp_path / "mobilenet_v2.pth")
-    ours = backbones.build("mobilenetv2_100")
-    backbones.load_weights(ours, path, "mobilenetv2_100")
-    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        expected = theirs.features(images).mean(dim=(2, 3))
-        found = ours.eval()(images)
-    assert float(expected.std()) > 0.01, "features that differ, so that the comparison says something"
-    np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-4)
-
-
-def test_another_architecture_is_refused_and_the_first_misfit_named(tmp_path: Path) -> None:
-    path = saved(drawn("test_resnet").state_dict(), tmp_path / "a.safetensors")
-    with pytest.raises(WeightsError, match="does not fit test_efficientnet") as caught:
-        backbones.load_weights(backbones.build(NAME), path, NAME)
-    assert "none is called conv_stem.weight" in caught.value.message
-    assert NAME in caught.value.hint
-
-
-def test_a_tensor_of_another_shape_is_named_with_both_shapes(tmp_path: Path) -> None:
-    state = dict(drawn(NAME).state_dict())
-    state["conv_head.weight"] = state["conv_head.weight"][:100].clone()
-    path = saved(state, tmp_path / "a.safetensors")
-    with pytest.raises(WeightsError, match=r"conv_head.weight is \(100, .*must be \(256, "):
-        backbones.load_weights(backbones.build(NAME), path, NAME)
-
-
-def test_the_same_shapes_in_another_order_are_refused(tmp_path: Path) -> None:
-    """Batch norm's four vectors have one shape: only their kind tells them apart."""
-    state = {k: v for k, v in drawn(NAME).state_dict().items() if not k.endswith("num_batches_tracked")}
-    swapped = {}
-    for n, (key, value) in enumerate(state.items()):
-        kind = {"weight": "bias", "bias": "weight"}.get(key.split(".")[-1], key.split(".")[-1])
-        swapped[f"{n:04d}.{kind if value.ndim == 1 else 'weight'}"] = value
-    with pytest.raises(WeightsError, match="does not fit"):
-        backbones.load_weights(backbones.build(NAME), saved(swapped, tmp_path / "a.safetensors"), NAME)
-
-
-def test_a_deeper_network_of_the_same_family_is_refused(tmp_path: Path) -> None:
-    """Every tensor of a shallow network is in its deeper sibling too, under the same name and shape."""
-    deeper = drawn("test_vit", depth=8)
-    path = saved(deeper.state_dict(), tmp_path / "deep.safetensors")
-    with pytest.raises(WeightsError, match=r"blocks\.6"):
-        backbones.load_weights(backbones.build("test_vit"), path, "test_vit")
-
-
-def test_tensors_beside_the_encoder_do_no_harm(tmp_path: Path) -> None:
-    """A head inside a named part, or an auxiliary one, is no sign of another network."""
-    source = drawn("test_convnext", 7)
-    assert any(key.startswith("head.fc") for key in source.state_dict())
-    state = {**source.state_dict(), "AuxLogits.conv.weight": torch.zeros(2), "mask_token": torch.zeros(1)}
-    model = backbones.build("test_convnext")
-    backbones.load_weights(model, saved(state, tmp_path / "a.safetensors"), "test_convnext")
-    assert torch.equal(model.state_dict()["stem.0.weight"], state["stem.0.weight"])
-
-
-def test_a_classifier_that_is_numbered_like_a_layer_is_still_one(tmp_path: Path) -> None:
-    name = "inception_next_atto"
-    source = drawn(name, 7)
-    beyond = {"head.fc2.weight", "head.fc2.bias"}
-    model = backbones.build(name)
-    assert (
-        beyond == set(source.state_dict()) - set(model.state_dict())
-        and "head.fc1.weight" in model.state_dict()
-    )
-    backbones.load_weights(model, saved(source.state_dict(), tmp_path / "a.safetensors"), name)
-    assert torch.equal(model.state_dict()["head.fc1.weight"], source.state_dict()["head.fc1.weight"])
-
-
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".bin"])
-def test_a_text_file_is_no_weights(suffix: str, tmp_path: Path) -> None:
-    path = tmp_path / f"a{suffix}"
-    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
-    with pytest.raises(WeightsError, match="no readable weights file") as caught:
-        backbones.load_weights(backbones.build(NAME), path, NAME)
-    assert str(path) in caught.value.message and "\n" not in caught.value.message
-
-
-@pytest.mark.parametrize("content", [torch.zeros(3), [torch.zeros(3)], 7])
-def test_a_file_without_named_tensors_is_no_weights(content: object, tmp_path: Path) -> None:
-    torch.save(content, tmp_path / "a.pth")
-    with pytest.raises(WeightsError, match="no readable weights file"):
-        backbones.load_weights(backbones.build(NAME), tmp_path / "a.pth", NAME)
-
-
-def test_a_missing_file_is_named_with_the_backbone(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError) as caught:
-        backbones.load_weights(backbones.build(NAME), tmp_path / "gone.pth", NAME)
-    assert NAME in caught.value.message and str(tmp_path / "gone.pth") in caught.value.message
-    assert f"--weights {NAME}=FILE" in caught.value.hint
-
-
 def test_pixels_are_prepared_as_the_encoder_was_trained() -> None:
-    record = backbones.preprocessing("tf_efficientnet_lite0")
-    assert record["mean"] == (0.5, 0.5, 0.5) and record["std"] == (0.5, 0.5, 0.5)
-    assert record["interpolation"] == "bicubic" and record["input_size"] == (3, 224, 224)
-    assert backbones.preprocessing("resnet18")["mean"] == (0.485, 0.456, 0.406)
+    found = preprocess.of("tf_efficientnet_lite0")
+    assert found.mean == (0.5, 0.5, 0.5) and found.std == (0.5, 0.5, 0.5)
+    assert (found.interpolation, found.size) == ("bicubic", 224)
+    assert preprocess.of("resnet18").mean == (0.485, 0.456, 0.406)
+
+
+# One network of each kind that timm builds in its own way.
+KINDS = [
+    *("test_efficientnet", "test_vit", "test_vit2", "test_resnet", "test_convnext", "test_byobnet"),
+    *("mobilenetv3_large_100", "deit_tiny_distilled_patch16_224", "swin_tiny_patch4_window7_224"),
+    *("hrnet_w18_small", "densenet121", "squeezenet1_1", "lenet5", "leukemia_cnn"),
+]
+
+
+def shown(encoder: backbones.Encoder, seed: int = 0) -> Tensor:
+    size = encoder.size or 64
+    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_an_encoder_says_exactly_how_many_features_it_gives(name: str) -> None:
+    for layers in ("last", "all"):
+        encoder = backbones.build(name, layers=layers)
+        assert encoder.training
+        with torch.inference_mode():
+            assert encoder.eval()(shown(encoder)).shape == (2, encoder.features)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_all_layers_end_with_what_the_last_one_gives(name: str) -> None:
+    last, every = backbones.build(name).eval(), backbones.build(name, layers="all").eval()
+    every.load_state_dict(last.state_dict())
+    with torch.inference_mode():
+        expected, found = last(shown(last)), every(shown(last))
+    assert found.shape[1] > expected.shape[1]
+    assert torch.allclose(found[:, -expected.shape[1] :], expected, atol=1e-5)
+
+
+def test_all_layers_begin_with_the_mean_of_every_stages_maps() -> None:
+    every = backbones.build("mobilenetv2_100", layers="all").eval()
+    x, expected = every.body.bn1(every.body.conv_stem(images := shown(every))), []
+    with torch.inference_mode():
+        for n, block in enumerate(every.body.blocks):
+            x = block(x)
+            if n in (0, 1, 2, 4, 6):  # the last blocks before each halving
+                expected.append(x.mean(dim=(2, 3)))
+        found = every(images)
+    assert torch.allclose(found[:, :-1280], torch.cat(expected, 1), atol=1e-5)
+
+
+def test_all_layers_take_one_pass() -> None:
+    every, calls = backbones.build(NAME, layers="all").eval(), []
+    every.body.conv_stem.register_forward_hook(lambda *_: calls.append(1))
+    every(shown(every))
+    assert len(calls) == 1
+
+
+def test_a_transformer_shows_its_class_token_after_each_quarter() -> None:
+    every = backbones.build(VIT, layers="all").eval()
+    seen: list[Tensor] = []
+    for n in (2, 5, 8):
+        every.body.blocks[n].register_forward_hook(lambda layer, inputs, out: seen.append(out[:, 0]))
+    with torch.inference_mode():
+        found = every(shown(every))
+    assert torch.allclose(found[:, :-192], torch.cat(seen, 1))
+
+
+class Closed(nn.Module):
+    """A network that shows nothing of its inside."""
+
+    pretrained_cfg: dict[str, Any] = {"input_size": (3, 8, 8)}  # noqa: RUF012
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean(dim=(2, 3))
+
+
+def test_a_network_that_does_not_show_its_stages_is_refused_by_the_setting() -> None:
+    assert backbones.Encoder(Closed(), "closed").features == 3
+    with pytest.raises(SettingError, match=r"closed does not show its stages.*train\.layers") as caught:
+        backbones.Encoder(Closed(), "closed", "all")
+    assert "train.layers=last" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [(VIT, 224), ("lenet5", 32), ("swin_tiny_patch4_window7_224", 224)]
+)
+def test_an_encoder_of_one_size_refuses_every_other(name: str, size: int) -> None:
+    encoder = backbones.build(name)
+    assert encoder.size == size
+    with pytest.raises(SettingError, match=f"{name} takes tiles of {size} pixels, not 96") as caught:
+        encoder(torch.zeros(1, 3, 96, 96))
+    assert f"{name}:MODE:{size}" in caught.value.hint and ":own" in caught.value.hint
+
+
+def test_an_encoder_of_patches_refuses_a_size_that_they_do_not_fill() -> None:
+    encoder = backbones.build("test_vit")
+    assert encoder.size == 0 and encoder.step == 16
+    with pytest.raises(SettingError, match="patches of 16 pixels, and 100 is no multiple") as caught:
+        encoder(torch.zeros(1, 3, 100, 100))
+    assert "test_vit:MODE:96" in caught.value.hint
+
+
+def test_parameters_keep_timms_names() -> None:
+    encoder, timms = backbones.build(NAME), timm.create_model(NAME, num_classes=0)
+    assert list(encoder.state_dict()) == [f"body.{key}" for key in timms.state_dict()]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_depth_grows_from_the_stem_to_the_last_block_without_gaps(name: str) -> None:
+    encoder = backbones.build(name)
+    depth = backbones.depth_of(encoder)
+    assert list(depth) == [key for key, _ in encoder.named_parameters()]
+    assert set(depth.values()) == set(range(max(depth.values()) + 1)) and max(depth.values()) >= 2
+    first, *_, last = (key for key, value in encoder.named_parameters() if value.ndim in (2, 4))
+    assert depth[first] == 0 and depth[last] > 0
+
+
+def test_depth_follows_the_blocks() -> None:
+    depth = backbones.depth_of(backbones.build(VIT))
+    assert depth["body.patch_embed.proj.weight"] == depth["body.pos_embed"] == 0
+    blocks = [depth[f"body.blocks.{n}.attn.qkv.weight"] for n in range(12)]
+    assert blocks == list(range(1, 13)) and depth["body.norm.weight"] == 12
+    depth = backbones.depth_of(backbones.build("lenet5"))
+    order = [f"body.{part}.weight" for part in ("features.0", "features.3", "classifier.0", "classifier.2")]
+    assert [depth[key] for key in order] == [0, 1, 2, 3]
+
+
+def test_depth_of_a_network_that_says_nothing_of_it_is_the_order_of_its_parts() -> None:
+    class Plain(Closed):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.then = nn.Conv2d(3, 2, 1), nn.Sequential(nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1))
+
+    depth = backbones.depth_of(backbones.Encoder(Plain(), "plain"))
+    assert depth["body.first.bias"] == 0 and depth["body.then.0.weight"] == depth["body.then.1.bias"] == 1
 
 
 def test_an_encoder_has_no_classifier() -> None:
     images = torch.zeros(2, 3, 32, 32)
     assert backbones.build(NAME).eval()(images).shape == (2, 256)
+
+
+def test_dropout_is_that_of_the_encoder() -> None:
+    encoder = backbones.build(NAME, drop=1.0)
+    images = torch.rand(2, 3, 32, 32)
+    assert not encoder(images).any() and encoder.eval()(images).any()
