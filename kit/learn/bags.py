@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+
+from kit.competition import Training
+from kit.errors import DataError, SettingError
+from kit.learn import pooling
 
 
 @dataclass(frozen=True)
@@ -16,56 +20,58 @@ class Packed:
     bag: the bag of each tile ``(T,)``, numbered from 0.
     weight: how much each tile counts ``(T,)``.
     bags: the number of bags B.
+    names: of the bags, for messages; may be left out.
+
+    Raises:
+        DataError: a bag has no tile that counts.
     """
 
     tiles: Tensor
     bag: Tensor
     weight: Tensor
     bags: int
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.bag.is_cpu:  # on a GPU the answer would have to be waited for, and it was packed here
+            counted = torch.bincount(self.bag[self.weight > 0], minlength=self.bags)
+            if bool((counted == 0).any()):
+                self._refuse(int((counted == 0).nonzero()[0]))
 
     def to(self, device: torch.device) -> Packed:
         """The same on another device."""
-        return Packed(self.tiles.to(device), self.bag.to(device), self.weight.to(device), self.bags)
+        tiles, bag, weight = (
+            part.to(device, non_blocking=True) for part in (self.tiles, self.bag, self.weight)
+        )
+        return replace(self, tiles=tiles, bag=bag, weight=weight)
+
+    def _refuse(self, number: int) -> None:
+        name = f"image {self.names[number]}" if self.names else f"bag {number + 1} of {self.bags}"
+        raise DataError(
+            f"{name} has no tile that counts: {int((self.bag == number).sum())} tiles, of weight 0",
+            "an image without tiles is left out: see the column tiles of images.csv",
+        )
 
 
-def segment_sum(values: Tensor, bag: Tensor, bags: int) -> Tensor:
-    """Sum rows ``(T, D)`` by bag: ``(B, D)``."""
-    zeros = torch.zeros(bags, values.shape[1], dtype=values.dtype, device=values.device)
-    return zeros.index_add(0, bag, values)
+@dataclass(frozen=True)
+class Mix:
+    """Which bags are mixed: ``share`` of each with the rest of its partner (mixup, Zhang et al. 2018).
+
+    partner: int64 ``(B,)``, the number of another bag.
+    share: float ``(B,)``, from 0 to 1.
+    """
+
+    partner: Tensor
+    share: Tensor
+
+    def to(self, device: torch.device) -> Mix:
+        """The same on another device."""
+        return Mix(self.partner.to(device), self.share.to(device))
 
 
-def segment_softmax(scores: Tensor, bag: Tensor, weight: Tensor, bags: int) -> Tensor:
-    """Weighted softmax of scores ``(T,)`` within each bag; sums to 1 in every bag."""
-    top = torch.full((bags,), -torch.inf, dtype=scores.dtype, device=scores.device)
-    top = top.scatter_reduce(0, bag, scores.detach(), "amax")
-    shares = weight * torch.exp(scores - top[bag])
-    total = segment_sum(shares[:, None], bag, bags)[:, 0]
-    return shares / total[bag]
-
-
-class MeanPool(nn.Module):
-    """The weighted mean of a bag."""
-
-    def forward(self, features: Tensor, bag: Tensor, weight: Tensor, bags: int) -> Tensor:
-        """Features ``(T, D)`` -> ``(B, D)``."""
-        share = weight / segment_sum(weight[:, None], bag, bags)[bag, 0]
-        return segment_sum(features * share[:, None], bag, bags)
-
-
-class GatedAttention(nn.Module):
-    """Gated attention pooling (Ilse, Tomczak and Welling 2018, eq. 9)."""
-
-    def __init__(self, features: int, hidden: int = 64) -> None:
-        super().__init__()
-        self.value = nn.Linear(features, hidden)
-        self.gate = nn.Linear(features, hidden)
-        self.score = nn.Linear(hidden, 1)
-
-    def forward(self, features: Tensor, bag: Tensor, weight: Tensor, bags: int) -> Tensor:
-        """Features ``(T, D)`` -> ``(B, D)``."""
-        hidden = torch.tanh(self.value(features)) * torch.sigmoid(self.gate(features))
-        share = segment_softmax(self.score(hidden)[:, 0], bag, weight, bags)
-        return segment_sum(features * share[:, None], bag, bags)
+def outputs(classes: int, training: Training) -> int:
+    """The logits of a bag: one a class, and one for images of none where they are a class of their own."""
+    return classes + (training.extra == "class")
 
 
 class BagModel(nn.Module):
@@ -93,7 +99,7 @@ class BagModel(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.pool = GatedAttention(features) if pool == "attention" else MeanPool()
+        self.pool = pooling.make(pool, features, classes)
         self.drop = nn.Dropout(drop)
         self.head = nn.Linear(features, classes)
         nn.init.zeros_(self.head.weight)
@@ -103,6 +109,11 @@ class BagModel(nn.Module):
         self.register_buffer("center", torch.zeros(features))
         self.register_buffer("spread", torch.ones(features))
 
+    @property
+    def votes(self) -> bool:
+        """Whether each tile has logits of its own, which are pooled."""
+        return isinstance(self.pool, pooling.Vote)
+
     def embed(self, tiles: Tensor) -> Tensor:
         """uint8 images ``(T, 3, H, W)`` -> features ``(T, D)``; embeddings pass through."""
         if self.encoder is None:
@@ -111,12 +122,37 @@ class BagModel(nn.Module):
         features: Tensor = self.encoder(pixels.contiguous(memory_format=torch.channels_last))
         return features
 
-    def forward(self, packed: Packed) -> Tensor:
-        """Logits ``(B, K)``."""
-        return self.classify(self.embed(packed.tiles), packed)
+    def forward(self, packed: Packed, mix: Mix | None = None) -> Tensor:
+        """Logits ``(B, K)``.
 
-    def classify(self, features: Tensor, packed: Packed) -> Tensor:
-        """Logits ``(B, K)`` of features that are already computed."""
-        pooled = self.pool(features, packed.bag, packed.weight, packed.bags)
-        logits: Tensor = self.head(self.drop(pooled))
+        Raises:
+            SettingError: bags are to be mixed whose tiles vote.
+        """
+        return self.classify(self.embed(packed.tiles), packed, mix)
+
+    def classify(self, features: Tensor, packed: Packed, mix: Mix | None = None) -> Tensor:
+        """Logits ``(B, K)`` of features that are already computed.
+
+        With ``mix`` the pooled vectors are mixed, before dropout and head (manifold mixup, Verma et al.
+        2019): pixels of two bags of different lengths have no common grid.
+        """
+        bags = packed.bag, packed.weight, packed.bags
+        if self.votes:
+            if mix is not None:
+                raise SettingError(
+                    "bags cannot be mixed where tiles vote", "use train.mixup=0, or train.pool=mean"
+                )
+            logits: Tensor = self.pool(self.head(self.drop(features)), *bags)
+            return logits
+        pooled = self.pool(features, *bags)
+        if mix is not None:
+            share = mix.share[:, None].to(pooled.dtype)
+            pooled = share * pooled + (1 - share) * pooled[mix.partner]
+        logits = self.head(self.drop(pooled))
         return logits
+
+    def attention(self, features: Tensor, packed: Packed) -> Tensor:
+        """What each tile counts ``(T,)``: shares that sum to 1 in every bag."""
+        values = self.head(features) if self.votes else features
+        shares: Tensor = self.pool.attention(values, packed.bag, packed.weight, packed.bags)  # type: ignore[operator]
+        return shares

@@ -1,16 +1,19 @@
-"""Frozen mode: the embeddings of every tile, computed once per backbone and kept.
+"""Frozen mode: the embeddings of every tile, computed once for all folds, heads, seeds and trials.
 
-Kept in ``WORK/<name>/embed/<backbone>-<key>/``, a file a chunk of images. Chunks and forward passes
+Kept in ``WORK/<name>/embed/<backbone>-<key>/``, a file a chunk of images and view. Chunks and forward passes
 have fixed sizes, so that the numbers do not depend on where a run was interrupted.
 """
 
 from __future__ import annotations
 
 import logging
+import re
+import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -18,16 +21,24 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from kit.files import digest, read_arrays, write_file
-from kit.learn import augment, backbones
-from kit.learn.backbones import Backbone
-from kit.learn.bags import BagModel
-from kit.learn.dataset import ids_with_tiles, ranges, read_tiles
+from kit.learn import backbones, encode, preprocess, views
+from kit.learn.bags import BagModel, outputs
+from kit.learn.dataset import ids_with_tiles, ranges, turned_copies
+from kit.learn.encode import Passes, device
+from kit.learn.models import Model
+from kit.learn.weights import find_weights, load_weights, weights_digest
+from kit.read import store
 from kit.read.store import Tiles
 from kit.state import Run
 
 CHUNK = 32  # images a file: what a kill can cost
+KEY = 12  # digits of a key in the name of a folder
+NAMES = ("ids", "counts", "features", "section", "clot", "weight")  # of the arrays of a file
 log = logging.getLogger("kit")
 Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+Ids = NDArray[np.object_]
+Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -36,18 +47,21 @@ class Embedded:
 
     ids: the images, sorted.
     counts: tiles of each image ``(n,)``.
-    features: ``(T, V, D)``, V views a tile: as it is, augmented, turned by one, two, ... right angles.
+    features: ``(T, V, D)``, V views a tile; which ones is in ``symmetries`` ``(V,)``, ascending.
     section, clot, weight: those of each tile ``(T,)``, as the store has them.
+    views: over how many symmetric views a model takes the mean; see `kit.learn.views`.
     """
 
-    ids: NDArray[np.object_]
-    counts: NDArray[np.int64]
+    ids: Ids
+    counts: Integers
     features: Floats
     section: NDArray[np.int32]
     clot: NDArray[np.int32]
     weight: Floats
+    symmetries: tuple[int, ...] = (0,)
+    views: int = 1
 
-    def rows(self, images: Iterable[str]) -> NDArray[np.int64]:
+    def rows(self, images: Iterable[str]) -> Integers:
         """The place of each of these images.
 
         Raises:
@@ -56,7 +70,7 @@ class Embedded:
         place = {name: n for n, name in enumerate(self.ids)}
         return np.array([place[name] for name in images], dtype=np.int64)
 
-    def take(self, images: NDArray[np.object_]) -> Embedded:
+    def take(self, images: Ids) -> Embedded:
         """The embeddings of these images, in this order.
 
         Raises:
@@ -66,146 +80,122 @@ class Embedded:
         counts = self.counts[rows]
         index = ranges((np.cumsum(self.counts) - self.counts)[rows], counts)
         tiles = (self.features[index], self.section[index], self.clot[index], self.weight[index])
-        return Embedded(images, counts, *tiles)
+        return Embedded(images, counts, *tiles, self.symmetries, self.views)
+
+    def mean_features(self, turn: int = 0) -> Floats:
+        """What is predicted from, and mostly learned from: the mean over the views of each tile ``(T, D)``.
+
+        ``turn`` is how many right angles the tiles were turned by before: of one or two views these are
+        others.
+        """
+        axes = self._axes(turn)
+        # One view after the other: a sum of fixed order, without a copy of all of them.
+        total = self.features[:, axes[0]]
+        for axis in axes[1:]:
+            total = total + self.features[:, axis]
+        return np.asarray(total / np.float32(len(axes)), np.float32)
+
+    def _axes(self, turn: int) -> Integers:
+        """Where the views of a turned tile are among ``symmetries``."""
+        place = {number: axis for axis, number in enumerate(self.symmetries)}
+        return np.array([place[number] for number in views.coset(self.views, turn)])
 
 
-def embeddings(run: Run, backbone: Backbone, split: str, views: int, turns: int = 0) -> Embedded:
+_CACHE: dict[str, tuple[Path, tuple[int, ...], Embedded]] = {}
+
+
+def stored(run: Run, model: Model, split: str = "train") -> Embedded:
+    """The embeddings of a split with all views that a model sees, read once for folds, trials and seeds."""
+    # Only what is learned from is turned.
+    turns = range(int(turned_copies(run).max()) + 1) if split != "test" else (0,)
+    folder, wanted = _folder(run, model), views.needed(model.training.views, turns)
+    for other, (place, _, _) in list(_CACHE.items()):
+        if place != folder:  # one encoder at a time: they are large
+            del _CACHE[other]
+    if split not in _CACHE or _CACHE[split][:2] != (folder, wanted):
+        _CACHE.pop(split, None)
+        _CACHE[split] = (folder, wanted, embeddings(run, model, split, turns))
+    return replace(_CACHE[split][2], views=model.training.views)
+
+
+def embeddings(run: Run, model: Model, split: str, turns: Iterable[int] = (0,)) -> Embedded:
     """Read the embeddings of a split, and compute those that are not there yet.
 
     Args:
-        views: the tile as it is and its augmented views.
-        turns: further views, turned by 1 to ``turns`` right angles.
+        turns: by how many right angles tiles may be turned before they are seen.
     """
-    ids = ids_with_tiles(run, split)
-    folder = run.folder("embed") / f"{backbone.name}-{key(run, backbone, views, turns)[:12]}"
+    wanted = views.needed(model.training.views, turns)
+    ids, folder = ids_with_tiles(run, split), _folder(run, model)
     chunks = [ids[n : n + CHUNK] for n in range(0, len(ids), CHUNK)]
-    files = [folder / f"{split}-{n:05d}.npz" for n in range(len(chunks))]
-    parts = [_kept(path, mine) for path, mine in zip(files, chunks, strict=True)]
-    todo = [n for n, part in enumerate(parts) if part is None]
-    if todo:
-        model = frozen_encoder(run, backbone)
-        bar = tqdm(total=len(ids), desc=f"embedding {split}, {backbone.encoder}", unit="image")
-        bar.update(sum(len(part) for n, part in enumerate(chunks) if n not in todo))
-        for n in todo:
-            shown = [_views(run, split, image, backbone.size, views, turns) for image in chunks[n]]
-            part = _embed_chunk(model, chunks[n], shown, run.competition.training.infer_batch)
-            _keep(files[n], part)
-            parts[n] = part
-            bar.update(len(chunks[n]))
-        bar.close()
-    return _join(ids, parts)
+    files = [
+        [folder / f"{split}-{n:05d}-{views.NAMES[number]}.npz" for number in wanted]
+        for n in range(len(chunks))
+    ]
+    parts = [[_kept(path, mine) for path in paths] for paths, mine in zip(files, chunks, strict=True)]
+    if any(view is None for part in parts for view in part):
+        network = frozen_encoder(run, model)
+        with tqdm(total=len(ids), desc=f"embedding {split}, {model.backbone.encoder}", unit="image") as bar:
+            for mine, paths, part in zip(chunks, files, parts, strict=True):
+                _complete(run, model, network, split, mine, paths, part, wanted)
+                bar.update(len(mine))
+        _free_others(folder)
+    return _join(ids, parts, wanted, model.training.views)
 
 
-def key(run: Run, backbone: Backbone, views: int, turns: int = 0) -> str:
+def key(run: Run, model: Model) -> str:
     """What embeddings depend on: tiles, weights, preprocessing and the way they are computed."""
-    training = run.competition.training
-    turned = {"turns": turns} if turns else {}
+    weights = find_weights(model.backbone, run.weights)
     return digest(
         {
             "tiles": run.key("tile"),
-            "encoder": backbone.encoder,
-            "size": backbone.size,
-            "weights": backbones.weights_digest(backbone, run.weights),
-            "preprocessing": backbones.preprocessing(backbone.encoder),
-            "views": views,
-            "seed": run.seed,
-            "batch": training.infer_batch,
+            "encoder": model.backbone.encoder,
+            "size": model.backbone.size,
+            "layers": model.training.layers,
+            "weights": weights_digest(model.backbone, run.weights),
+            "preprocessing": preprocess.of(model.backbone.encoder, weights).record(),
+            "batch": run.competition.training.infer_batch,
             "threads": run.threads,
-            "strength": 1.0,
             "device": str(device()),
         }
-        | turned
     )
 
 
-def device() -> torch.device:
-    """The GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def passes(run: Run, model: Model, symmetries: Sequence[int]) -> Passes:
+    """How the tiles of a run go through the encoder of a model."""
+    weights = find_weights(model.backbone, run.weights)
+    how = preprocess.of(model.backbone.encoder, weights).interpolation
+    batch = run.competition.training.infer_batch
+    return Passes(model.backbone.size, how, batch, tuple(symmetries), max(1, run.workers))
 
 
-def frozen_encoder(run: Run, backbone: Backbone) -> BagModel:
+def frozen_encoder(run: Run, model: Model) -> BagModel:
     """The encoder with its pretrained weights and preprocessing, ready to embed."""
-    return new_encoder(run, backbone, drop=0.0).to(device()).eval()
+    # What is drawn after this must not depend on whether embeddings were there already.
+    with torch.random.fork_rng(devices=[]):
+        return new_encoder(run, model).to(device()).eval()
 
 
-def new_encoder(run: Run, backbone: Backbone, drop: float, pool: str = "mean") -> BagModel:
-    """A whole model with its pretrained weights, if its mode has any, and their preprocessing."""
-    encoder = backbones.build(backbone.encoder, drop)
-    weights = backbones.find_weights(backbone, run.weights)
+def new_encoder(run: Run, model: Model) -> BagModel:
+    """A whole network with its pretrained weights, if its mode has any, and their preprocessing."""
+    backbone, training = model.backbone, model.training
+    weights = find_weights(backbone, run.weights)
+    encoder = backbones.build(backbone.encoder, training.drop, training.layers, weights)
     if weights is not None:
-        backbones.load_weights(encoder, weights, backbone.encoder)
-    record: dict[str, Any] = backbones.preprocessing(backbone.encoder)
-    features = int(encoder.num_features)  # type: ignore[arg-type]
-    features = int(getattr(encoder, "head_hidden_size", features) or features)
-    model = BagModel(
-        encoder, features, len(run.competition.classes), pool, drop, record["mean"], record["std"]
+        load_weights(encoder, weights, backbone.encoder)
+    record = preprocess.of(backbone.encoder, weights)
+    count = outputs(len(run.competition.classes), training)
+    network = BagModel(
+        encoder, encoder.features, count, training.pool, training.drop, record.mean, record.std
     )
-    return model.to(memory_format=torch.channels_last)
+    return network.to(memory_format=torch.channels_last)
 
 
-def _embed_chunk(
-    model: BagModel, ids: NDArray[np.object_], shown: list[tuple[NDArray[np.uint8], Tiles]], batch: int
-) -> Embedded:
-    """Embed bags of tiles with their views, each ``(T, V, H, W, 3)`` and what the store knows of it."""
-    counts = np.array([len(views) for views, _ in shown])
-    views = np.concatenate([views for views, _ in shown])  # (T, V, H, W, 3)
-    flat = views.reshape(-1, *views.shape[2:])
-    features = forward(model, flat, batch).reshape(*views.shape[:2], -1)
-    section = np.concatenate([tiles.section for _, tiles in shown])
-    clot = np.concatenate([tiles.clot for _, tiles in shown])
-    return Embedded(ids, counts, features, section, clot, np.concatenate([t.weight for _, t in shown]))
-
-
-def _keep(path: Path, part: Embedded) -> None:
-    arrays = {item.name: getattr(part, item.name) for item in fields(part)}
-    arrays["ids"] = part.ids.astype(str)
-    write_file(path, lambda temporary: np.savez(temporary, allow_pickle=False, **arrays))
-
-
-def _kept(path: Path, ids: NDArray[np.object_]) -> Embedded | None:
-    """A chunk as it was kept; ``None`` if its file is absent, damaged, or of other images.
-
-    The images of a chunk change when one becomes readable: ``key`` does not know of that.
-    """
-    content = read_arrays(path, [item.name for item in fields(Embedded)])
-    if content is None or content["ids"].tolist() != ids.tolist():
-        return None
-    return Embedded(**(content | {"ids": ids}))
-
-
-def _views(
-    run: Run, split: str, image: str, size: int, views: int, turns: int
-) -> tuple[NDArray[np.uint8], Tiles]:
-    """The tiles of an image, augmented and turned ``(T, V, H, W, 3)``, and what the store knows of them."""
-    tiles, content = read_tiles(run, split, image, size)
-    transform = augment.make(1.0)
-    more = [augment.apply(transform, tiles, run.seed, "view", n, image) for n in range(1, views)]
-    turned = [np.rot90(tiles, turn, axes=(1, 2)) for turn in range(1, turns + 1)]
-    return np.stack([tiles, *more, *turned], axis=1), content
-
-
-@torch.inference_mode()
-def forward(model: BagModel, tiles: NDArray[np.uint8], batch: int) -> Floats:
-    """Features ``(T, D)`` of tiles ``(T, H, W, 3)``, in fp32.
-
-    Every pass has ``batch`` tiles, the last one padded: another batch size changes the last digits.
-    """
-    found = []
-    for start in range(0, len(tiles), batch):
-        part = tiles[start : start + batch]
-        full = np.zeros((batch, *tiles.shape[1:]), np.uint8)
-        full[: len(part)] = part
-        pixels = torch.from_numpy(full).permute(0, 3, 1, 2).to(device())
-        found.append(model.embed(pixels)[: len(part)].float().cpu().numpy())
-    return np.concatenate(found)
-
-
-def _join(ids: NDArray[np.object_], parts: Sequence[Embedded | None]) -> Embedded:
-    none, one = np.zeros(0, np.int32), np.zeros(0, np.float32)
-    empty = Embedded(ids[:0], np.zeros(0, np.int64), np.zeros((0, 1, 1), np.float32), none, none, one)
-    known = [part for part in parts if part is not None] or [empty]
-    names = [item.name for item in fields(Embedded) if item.name != "ids"]
-    return Embedded(ids, *(np.concatenate([getattr(part, name) for part in known]) for name in names))
+def new_head(run: Run, model: Model, features: Floats) -> BagModel:
+    """A network without encoder, standardised by the embeddings ``(T, D)`` that it will learn from."""
+    count = outputs(len(run.competition.classes), model.training)
+    network = BagModel(None, features.shape[1], count, model.training.pool, model.training.drop)
+    standardise(network, features)
+    return network
 
 
 def standardise(model: BagModel, features: Floats) -> None:
@@ -219,3 +209,87 @@ def standardise(model: BagModel, features: Floats) -> None:
     spread = np.maximum(spread, 1e-3 * max(float(spread.max()), 1e-6)) * np.sqrt(len(spread))
     model.center.copy_(torch.from_numpy(center))
     model.spread.copy_(torch.from_numpy(spread))
+
+
+def _folder(run: Run, model: Model) -> Path:
+    name = model.backbone.name + ("" if model.training.layers == "last" else f"-{model.training.layers}")
+    return run.folder("embed") / f"{quote(name, safe='')}-{key(run, model)[:KEY]}"
+
+
+def _complete(
+    run: Run,
+    model: Model,
+    network: BagModel,
+    split: str,
+    ids: Ids,
+    paths: Sequence[Path],
+    part: list[Arrays | None],
+    wanted: Sequence[int],
+) -> None:
+    """Compute and keep those views of a chunk of images that are None."""
+    todo = [axis for axis, view in enumerate(part) if view is None]
+    if not todo:
+        return
+    images = read_all(run, split, ids)
+    found = encode.bags(network, images, passes(run, model, [wanted[axis] for axis in todo]))
+    about = _about(ids, images)
+    for n, axis in enumerate(todo):
+        part[axis] = view = about | {"features": np.ascontiguousarray(found[:, n])}
+        _keep(paths[axis], view)
+
+
+def read_all(run: Run, split: str, ids: Iterable[str]) -> list[Tiles]:
+    """What the store knows of the tiles of some images; their pixels are read when they are decoded."""
+    return [store.read(store.path_of(run.folder("tile"), split, image)) for image in ids]
+
+
+def _free_others(folder: Path) -> None:
+    """Remove what the same backbone gave under other settings: nobody would ever remove it by hand."""
+    stem = folder.name[:-KEY]
+    pattern = re.compile(re.escape(stem) + f"[0-9a-f]{{{KEY}}}")
+    for other in sorted(folder.parent.iterdir()):
+        if other != folder and other.is_dir() and pattern.fullmatch(other.name):
+            size = sum(path.stat().st_size for path in other.rglob("*") if path.is_file())
+            shutil.rmtree(other, ignore_errors=True)
+            log.info("removed %s, embeddings of other settings: %.0f MiB", other, size / 2**20)
+
+
+def _about(ids: Ids, images: Sequence[Tiles]) -> Arrays:
+    """What is kept of a chunk of images besides the features."""
+    names = ("section", "clot", "weight")
+    counts = np.array([len(tiles) for tiles in images], np.int64)
+    rest = {name: np.concatenate([getattr(tiles, name) for tiles in images]) for name in names}
+    return {"ids": ids.astype(str), "counts": counts, **rest}
+
+
+def _keep(path: Path, arrays: Arrays) -> None:
+    write_file(path, lambda temporary: np.savez(temporary, allow_pickle=False, **arrays))
+
+
+def _kept(path: Path, ids: Ids) -> Arrays | None:
+    """A view of a chunk as it was kept; ``None`` if its file is absent, damaged, or of other images.
+
+    The images of a chunk change when one becomes readable: ``key`` does not know of that.
+    """
+    content = read_arrays(path, NAMES)
+    return None if content is None or content["ids"].tolist() != ids.tolist() else content
+
+
+def _join(ids: Ids, parts: list[list[Arrays | None]], symmetries: tuple[int, ...], count: int) -> Embedded:
+    """Chunks end to end, their views side by side; ``parts`` is emptied: nothing is held twice."""
+    known = [[view for view in part if view is not None] for part in parts]
+    parts.clear()
+    names = ("counts", "section", "clot", "weight")
+    kinds = (np.int64, np.int32, np.int32, np.float32)
+    rest: dict[str, Any] = {
+        name: np.concatenate([np.zeros(0, kind), *(part[0][name] for part in known)], dtype=kind)
+        for name, kind in zip(names, kinds, strict=True)
+    }
+    width = known[0][0]["features"].shape[1] if known else 1
+    features = np.empty((int(rest["counts"].sum()), len(symmetries), width), np.float32)
+    end = len(features)
+    while known:
+        for axis, view in enumerate(part := known.pop()):
+            features[end - len(view["features"]) : end, axis] = view["features"]
+        end -= len(part[0]["features"])
+    return Embedded(ids, features=features, symmetries=symmetries, views=count, **rest)

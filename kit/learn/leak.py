@@ -22,12 +22,11 @@ from tqdm.auto import tqdm
 from kit import seeds
 from kit.errors import DataError, StageError
 from kit.files import write_table
-from kit.learn import backbones
-from kit.learn.backbones import Backbone
+from kit.learn import models
 from kit.learn.bags import BagModel
 from kit.learn.dataset import labelled
-from kit.learn.embed import standardise
-from kit.learn.train import stored_embeddings
+from kit.learn.embed import standardise, stored
+from kit.learn.models import Model
 from kit.state import Run, finished
 
 # Inverse ridge for features of squared norm 1: that of the untuned frozen head (train.ridge is 0.5), and
@@ -48,7 +47,7 @@ def run(run: Run) -> list[Path]:
         WeightsError: the backbone's weights are not there.
     """
     torch.set_num_threads(run.threads)
-    backbone = frozen_backbone(run)
+    model = frozen_model(run)
     for stage in ("fold", "tile"):
         if not finished(run, stage):
             hint = f"type: python -m kit {stage} {run.asked or run.name} (same options)"
@@ -56,7 +55,7 @@ def run(run: Run) -> list[Path]:
     images = labelled(run)
     images = images[images["role"] == "fold"]
     check_folds(images, run.competition.classes)
-    features = image_features(run, backbone, images.index)
+    features = image_features(run, model, images.index)
     dealt = {"images": by_image(images, run.seed), "groups": images["fold"]}
     tables = {name: _out_of_fold(run, images.assign(fold=fold), features) for name, fold in dealt.items()}
     paths = {name: run.folder("leak") / f"{name}.csv" for name in tables}
@@ -65,16 +64,16 @@ def run(run: Run) -> list[Path]:
     return list(paths.values())
 
 
-def frozen_backbone(run: Run) -> Backbone:
-    """The first backbone of the run that stays frozen: its embeddings know nothing of any fold.
+def frozen_model(run: Run) -> Model:
+    """The first model of the run whose encoder stays frozen: its embeddings know nothing of any fold.
 
     Raises:
         StageError: the run has none.
     """
+    for model in models.first_seeds(run):
+        if model.frozen:
+            return model
     specs = run.competition.training.backbones
-    for backbone in map(backbones.parse, specs):
-        if backbone.mode == "frozen":
-            return backbone
     raise StageError(
         f"the leak price needs a frozen backbone, and this run has none: train.backbones={','.join(specs)}",
         "add one to train.backbones, for example tf_efficientnet_lite0:frozen (its weights come packaged)",
@@ -107,13 +106,16 @@ def by_image(images: pd.DataFrame, seed: int) -> pd.Series[str]:
     return fold
 
 
-def image_features(run: Run, backbone: Backbone, ids: pd.Index) -> NDArray[np.float32]:
-    """The weighted mean embedding ``(n, D)`` of the tiles of each image, computed only where none is kept."""
-    stored = stored_embeddings(run, backbone, run.competition.training.views)
-    start = np.cumsum(stored.counts) - stored.counts
-    total = np.add.reduceat(stored.features[:, 0] * stored.weight[:, None], start, axis=0)
-    mean = total / np.add.reduceat(stored.weight.astype(np.float64), start)[:, None]
-    return mean[pd.Index(stored.ids).get_indexer(ids)].astype(np.float32)
+def image_features(run: Run, model: Model, ids: pd.Index) -> NDArray[np.float32]:
+    """The weighted mean embedding ``(n, D)`` of the tiles of each image, computed only where none is kept.
+
+    That of a tile is the mean over its views.
+    """
+    known = stored(run, model)
+    start = np.cumsum(known.counts) - known.counts
+    total = np.add.reduceat(known.mean_features() * known.weight[:, None], start, axis=0)
+    mean = total / np.add.reduceat(known.weight.astype(np.float64), start)[:, None]
+    return mean[pd.Index(known.ids).get_indexer(ids)].astype(np.float32)
 
 
 def _out_of_fold(run: Run, images: pd.DataFrame, features: NDArray[np.float32]) -> pd.DataFrame:

@@ -1,13 +1,17 @@
 """Out-of-fold, held-out and test probabilities of every model: the `predict` stage.
 
 An image is predicted from all of its tiles, by their weights: as a tile weighs one by the number of sections
-of its clot, sections are averaged within their clot, and clots within the image.
+of its clot, sections are averaged within their clot, and clots within the image. The features of a tile are
+the mean over its symmetric views.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,117 +20,190 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
-from scipy.special import softmax
 from tqdm.auto import tqdm
 
+from kit.competition import Training
 from kit.files import write_table
-from kit.learn import backbones, embed
-from kit.learn.backbones import Backbone
-from kit.learn.bags import BagModel, Packed
-from kit.learn.dataset import Ids, ids_with_tiles, labelled, read_tiles
-from kit.learn.embed import device, embeddings
-from kit.learn.train import fold_names, stored_embeddings, weights_path
+from kit.learn import attention, backbones, embed, encode, losses, plan, pooling, preprocess, views
+from kit.learn.bags import BagModel, Packed, outputs
+from kit.learn.dataset import Ids, ids_with_tiles, labelled
+from kit.learn.models import Model
+from kit.learn.train import fold_names, weights_path
+from kit.learn.weights import find_weights
 from kit.state import Run
 
-VERSION = 2
+VERSION = 3
 log = logging.getLogger("kit")
 Floats = NDArray[np.float64]
+Features = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a network says of some images.
+
+    logits: float32 ``(n, K)``, with a class more where ``train.extra`` asks for one.
+    shares: what each tile of each image counted, float32 ``(T,)`` each; empty of a pool that attends to none.
+    """
+
+    logits: Features
+    shares: list[Features]
 
 
 def inputs(run: Run) -> dict[str, Any]:
-    """Nothing but what the stages before it wrote."""
-    return {}
+    """Nothing but what the stages before it wrote, among it which models were fitted within the hours."""
+    planned = plan.inputs(run)
+    return {} if planned is None else {"plan": planned}
 
 
 def run(run: Run) -> list[Path]:
-    """The stage: ``oof.csv``, ``holdout.csv`` and ``test.csv``, one row an image, model and fold."""
+    """The stage: ``oof.csv``, ``holdout.csv`` and ``test.csv``, one row an image, model and fold.
+
+    Where a pool attends to tiles, their shares are kept too: see `kit.learn.attention`.
+    """
     torch.set_num_threads(run.threads)
     images = labelled(run)
     tables: dict[str, list[pd.DataFrame]] = {"oof": [], "holdout": [], "test": []}
-    specs = [backbones.parse(spec) for spec in run.competition.training.backbones]
-    jobs = [(backbone, fold) for backbone in specs for fold in fold_names(images)]
-    for backbone, fold in tqdm(jobs, desc="predicting", unit="fold"):
-        model = load_model(run, backbone, fold)
-        held = images[images["role"] == "holdout"]
-        mine = images[(images["role"] == "fold") & (images["fold"] == fold)]
-        for name, rows in (("oof", mine), ("holdout", held)):
-            tables[name].append(_table(run, backbone, model, fold, "train", rows["unit_id"]))
-        if run.tables.test is not None:
-            ids = ids_with_tiles(run, "test")
-            units = run.tables.test["unit_id"].loc[list(ids)]
-            tables["test"].append(_table(run, backbone, model, fold, "test", units))
-    return [_write(run, name, parts) for name, parts in tables.items()]
+    kept: list[Path] = []
+    names = fold_names(images)
+    todo = plan.kept(run)
+    with tqdm(total=len(todo) * len(names), desc="predicting", unit="fold") as bar:
+        for given in todo:
+            attended = attention.Attended()
+            for fold in names:
+                _predict_fold(run, given, images, fold, tables, attended)
+                bar.update(1)
+            kept += attended.write(run, given)
+    return [_write(run, name, parts) for name, parts in tables.items()] + kept
 
 
-def load_model(run: Run, backbone: Backbone, fold: str) -> BagModel:
-    """The model that `train` fitted without this fold."""
-    path = weights_path(run, backbone, fold)
-    record = json.loads(path.with_suffix(".json").read_text())
-    pool, classes = record["settings"]["pool"], len(record["classes"])
-    encoder = None if backbone.mode == "frozen" else backbones.build(backbone.encoder)
-    model = BagModel(encoder, record["features"], classes, pool, 0.0, record["mean"], record["std"])
-    model.load_state_dict(load_file(path))
-    return model.eval()
+def _predict_fold(
+    run: Run,
+    given: Model,
+    images: pd.DataFrame,
+    fold: str,
+    tables: dict[str, list[pd.DataFrame]],
+    attended: attention.Attended,
+) -> None:
+    """The rows that the model without one fold is asked for."""
+    model = recorded(run, given, fold)
+    network = load_network(run, given, fold)
+    held = images[images["role"] == "holdout"]
+    mine = images[(images["role"] == "fold") & (images["fold"] == fold)]
+    asked = [("oof", "train", mine["unit_id"]), ("holdout", "train", held["unit_id"])]
+    if run.tables.test is not None:
+        ids = ids_with_tiles(run, "test")
+        asked.append(("test", "test", run.tables.test["unit_id"].loc[list(ids)]))
+    for name, split, units in asked:
+        ids = units.index.to_numpy(dtype=object)
+        said = say(run, model, network, split, ids)
+        tables[name].append(_table(run, model, fold, units, probabilities(run, model, said.logits)))
+        if said.shares:
+            attended.add(split, ids, said.shares)
 
 
-def _table(
-    run: Run, backbone: Backbone, model: BagModel, fold: str, split: str, units: pd.Series[str]
-) -> pd.DataFrame:
+def recorded(run: Run, model: Model, fold: str) -> Model:
+    """The model with the settings that its fold was fitted with: tuning may have chosen others."""
+    given = _record(weights_path(run, model, fold))["settings"]
+    types = typing.get_type_hints(Training)
+    # JSON has no tuples.
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in given.items()
+        if name in types
+    }
+    return replace(model, training=Training(**values))
+
+
+def load_network(run: Run, model: Model, fold: str) -> BagModel:
+    """The network that `train` fitted without this fold.
+
+    Raises:
+        WeightsError: it was trained on other pixels than its encoder would get now.
+    """
+    path = weights_path(run, model, fold)
+    record = _record(path)
+    weights = find_weights(model.backbone, run.weights)
+    now = preprocess.of(model.backbone.encoder, weights)
+    then = preprocess.from_record(record, str(path.with_suffix(".json")))
+    preprocess.check(then, now)
+    training = recorded(run, model, fold).training
+    encoder = None
+    if not model.frozen:
+        encoder = backbones.build(model.backbone.encoder, 0.0, training.layers, weights)
+    count = outputs(len(record["classes"]), training)
+    network = BagModel(encoder, record["features"], count, training.pool, 0.0, then.mean, then.std)
+    network.load_state_dict(load_file(path))
+    return network.eval()
+
+
+def _record(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
+    return found
+
+
+def predict_images(run: Run, model: Model, network: BagModel, split: str, ids: Ids) -> Floats:
+    """Probabilities ``(n, K)`` of images, in fp32, from all tiles of each."""
+    return probabilities(run, model, say(run, model, network, split, ids).logits)
+
+
+def probabilities(run: Run, model: Model, logits: Features) -> Floats:
+    """Of the classes of the task ``(n, K)``, as the model's loss means its logits."""
+    return losses.probabilities(logits, model.training.loss, len(run.competition.classes))
+
+
+@torch.inference_mode()
+def say(run: Run, model: Model, network: BagModel, split: str, ids: Ids) -> Said:
+    """Logits and attention of images: each by itself, no sum depends on its company."""
+    attends = model.training.pool in pooling.ATTENDING
+    logits, shares = [np.zeros((0, network.head.out_features), np.float32)], []
+    place = network.head.weight.device
+    network = network.eval()
+    bags = _stored(run, model, split, ids) if model.frozen else _encoded(run, model, network, split, ids)
+    with encode.exact():
+        for name, (features, weight) in zip(ids, bags, strict=True):
+            tiles = torch.from_numpy(features).to(network.head.weight.device)
+            bag = torch.zeros(len(tiles), dtype=torch.int64)
+            packed = Packed(tiles, bag, torch.from_numpy(weight), 1, (str(name),)).to(tiles.device)
+            values = network.embed(tiles) if model.frozen else tiles
+            logits.append(network.classify(values, packed).float().cpu().numpy())
+            if attends:
+                shares.append(network.attention(values, packed).float().cpu().numpy())
+    network.to(place)
+    return Said(np.concatenate(logits), shares)
+
+
+def _stored(run: Run, model: Model, split: str, ids: Ids) -> Iterator[tuple[Features, Features]]:
+    """Features ``(T, D)`` and weights ``(T,)`` of each image, from embeddings."""
+    if not len(ids):
+        return
+    mine = embed.stored(run, model, split).take(ids)
+    ends = np.cumsum(mine.counts)[:-1]
+    yield from zip(np.split(mine.mean_features(), ends), np.split(mine.weight, ends), strict=True)
+
+
+def _encoded(
+    run: Run, model: Model, network: BagModel, split: str, ids: Ids
+) -> Iterator[tuple[Features, Features]]:
+    """The same from pixels; the features of a few images and the pixels of a few passes are held at once."""
+    network.to(encode.device()).to(memory_format=torch.channels_last)
+    passes = embed.passes(run, model, views.coset(model.training.views, 0))
+    for start in range(0, len(ids), embed.CHUNK):
+        images = embed.read_all(run, split, ids[start : start + embed.CHUNK])
+        features = encode.bags(network, images, passes, mean=True)[:, 0]
+        ends = np.cumsum([len(tiles) for tiles in images])[:-1]
+        yield from zip(np.split(features, ends), [tiles.weight for tiles in images], strict=True)
+
+
+def _table(run: Run, model: Model, fold: str, units: pd.Series[str], values: Floats) -> pd.DataFrame:
     """Predictions of some images in the columns that `combine` reads."""
-    ids = units.index.to_numpy(dtype=object)
-    values = predict_images(run, backbone, model, split, ids)
+    ids, seed = units.index.to_numpy(dtype=object), run.seed + model.seed
     table = pd.DataFrame(
-        {"image_id": ids, "unit_id": units.to_numpy(), "model": backbone.name, "seed": run.seed, "fold": fold}
+        {"image_id": ids, "unit_id": units.to_numpy(), "model": model.name, "seed": seed, "fold": fold}
     )
     for n, name in enumerate(run.competition.classes):
         table[f"p_{name}"] = values[:, n]
     return table
-
-
-def predict_images(run: Run, backbone: Backbone, model: BagModel, split: str, ids: Ids) -> Floats:
-    """Probabilities ``(n, K)`` of images, in fp32, from all tiles of each."""
-    if not len(ids):
-        return np.zeros((0, model.head.out_features))
-    if backbone.mode == "frozen":
-        views = run.competition.training.views
-        stored = (
-            stored_embeddings(run, backbone, views)
-            if split == "train"
-            else embeddings(run, backbone, split, 1)
-        ).take(ids)
-        features, counts, weight = stored.features[:, 0], stored.counts, stored.weight
-    else:
-        features, counts, weight = _encode(run, model, split, ids, backbone.size)
-    return np.asarray(softmax(_classify(model, features, counts, weight).astype(np.float64), axis=1))
-
-
-def _encode(
-    run: Run, model: BagModel, split: str, ids: Ids, size: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
-    """Features ``(T, D)`` of tiles, how many each image has, and weights; a few bags are held at once."""
-    model = model.to(device()).to(memory_format=torch.channels_last)
-    features, weights = [], []
-    for start in range(0, len(ids), embed.CHUNK):
-        bags = [read_tiles(run, split, image, size) for image in ids[start : start + embed.CHUNK]]
-        batch = run.competition.training.infer_batch
-        features.append(embed.forward(model, np.concatenate([pixels for pixels, _ in bags]), batch))
-        weights += [tiles.weight for _, tiles in bags]
-    model.cpu()
-    return np.concatenate(features), np.array([len(part) for part in weights]), np.concatenate(weights)
-
-
-@torch.inference_mode()
-def _classify(
-    model: BagModel, features: NDArray[np.float32], counts: NDArray[np.int64], weight: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Logits ``(B, K)`` of bags of weighted features, each by itself: no sum depends on its company."""
-    found, ends = [], np.cumsum(counts)[:-1]
-    for part, share in zip(np.split(features, ends), np.split(weight, ends), strict=True):
-        tiles = torch.from_numpy(part)
-        packed = Packed(tiles, torch.zeros(len(part), dtype=torch.int64), torch.from_numpy(share), 1)
-        values = model.embed(tiles) if model.encoder is None else tiles
-        found.append(model.classify(values, packed).numpy())
-    return np.concatenate(found)
 
 
 def _write(run: Run, name: str, parts: list[pd.DataFrame]) -> Path:
@@ -134,5 +211,5 @@ def _write(run: Run, name: str, parts: list[pd.DataFrame]) -> Path:
     columns += [f"p_{label}" for label in run.competition.classes]
     table = pd.concat(parts) if parts else pd.DataFrame(columns=columns)
     path = run.folder("predict") / f"{name}.csv"
-    write_table(path, table[columns].sort_values(["image_id", "model", "fold"], kind="stable"))
+    write_table(path, table[columns].sort_values(["image_id", "model", "seed", "fold"], kind="stable"))
     return path

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import matplotlib
@@ -30,6 +30,8 @@ GAP, MARGIN = 18, 28
 STRIP = 8  # tiles that are shown, and numbered on the panel
 ALONE = 600  # pixels of the longer side of a photograph
 SMALL = 360  # pixels of the longer side of a thumbnail on the page
+HEAT = "viridis"  # its light and dark are the same with any colour vision
+SPAN = 3.0  # doublings from the middle of its scale to an end
 TINT = 0.55  # how much of a pixel's colour tells its kind
 INK: Colour = (29, 35, 41)
 MUTED: Colour = (92, 103, 115)
@@ -103,6 +105,60 @@ def small(tiles: Tiles) -> Pixels:
     picture = resized(overview, view.width, view.height)
     picture = _tinted(picture, tiles.kinds_map(), range(TISSUE + 1, len(KINDS)))
     return _with_tiles(_with_sections(picture, tiles, view, 0), tiles, view, numbers=False)
+
+
+def attended(tiles: Tiles, shares: NDArray[np.float32], title: str, facts: Iterable[str]) -> Pixels:
+    """The picture of what each tile counted: over the overview, and the tiles that counted most and least.
+
+    Args:
+        tiles: from the store.
+        shares: of each tile ``(T,)``, which sum to 1. Shown is how many times its even share (that of its
+            weight) a tile counted.
+
+    Returns:
+        uint8 (H, W, 3), red first.
+
+    Raises:
+        StageError: a tile or a small picture is damaged.
+    """
+    overview = tiles.thumbnail()
+    if not overview.size:
+        return _sheet(_single(tiles, ALONE), [], title, facts)
+    times = shares / (tiles.weight / tiles.weight.sum()).clip(1e-9)
+    beside = overview.shape[1] <= BESIDE * overview.shape[0]
+    view = View.of(tiles, overview, HIGH * BESIDE if beside else WIDE, HIGH)
+    plain = resized(overview, view.width, view.height)
+    marked = _with_heat(_grey(plain), tiles, view, times)
+    both = _joined([_framed(plain), _framed(marked)], axis=1 if beside else 0)
+    width = max(both.shape[1], LEAST)
+    order = np.argsort(-times, kind="stable").tolist()
+    scale = f"1/{2**SPAN:.0f} or less on the left, 1 in the middle, {2**SPAN:.0f} or more on the right"
+    below = [_words([(f"Times its even share: {scale}", _font(19), INK)], width), _bar(width)]
+    for heading, chosen in (("most", order[:STRIP]), ("least", order[STRIP:][-STRIP:])):
+        captions = {place: f"{place + 1} · {times[place]:.2g} ×" for place in chosen}
+        below += _row(tiles, captions, f"The tiles that counted {heading}: number · times", width)
+    return _sheet(both, below, title, facts)
+
+
+def _heat_of(times: NDArray[Any]) -> NDArray[np.uint8]:
+    """Colours ``(..., 3)``: the logarithm of how many times its share a tile counted."""
+    place = 0.5 + np.log2(np.maximum(times, 2.0**-SPAN)) / (2 * SPAN)
+    found: NDArray[np.uint8] = matplotlib.colormaps[HEAT](place, bytes=True)[..., :3]
+    return found
+
+
+def _bar(width: int) -> Pixels:
+    """The colours of the scale: uint8 (20, width, 3)."""
+    return _heat_of(2 ** np.tile(np.linspace(-SPAN, SPAN, width), (20, 1)))
+
+
+def _with_heat(picture: Pixels, tiles: Tiles, view: View, times: NDArray[np.float32]) -> Pixels:
+    """The tiles filled with the colours of what they counted, the highest on top."""
+    image = Image.fromarray(picture)
+    draw = ImageDraw.Draw(image, "RGBA")
+    for place, colour in zip(np.argsort(times, kind="stable"), _heat_of(np.sort(times)), strict=True):
+        draw.rectangle(_box(tiles, view, int(place)), (*colour.tolist(), 190), (*INK, 90))
+    return np.asarray(image)
 
 
 def section_names(tiles: Tiles) -> dict[int, str]:
@@ -196,16 +252,21 @@ def _with_tiles(picture: Pixels, tiles: Tiles, view: View, numbers: bool) -> Pix
     draw = ImageDraw.Draw(image, "RGBA")  # blends with what is there
     font = _font(17, bold=True)
     for place in reversed(range(len(tiles))):
-        x, y, size = (int(values[place]) for values in (tiles.x, tiles.y, tiles.size))
-        right = min((x + size) * view.level[0], view.width) - 1
-        bottom = min((y + size) * view.level[1], view.height) - 1
-        left, top = min(x * view.level[0], right), min(y * view.level[1], bottom)
+        left, top, right, bottom = _box(tiles, view, place)
         strength = round(255 - 150 * place / max(1, len(tiles) - 1))
         line = round(np.clip(0.06 * (right - left), 1, 3))
         draw.rectangle((left, top, right, bottom), (*WHITE, 50), (*INK, strength), line)
         if numbers and place < STRIP and right - left >= 24:
             draw.text((left + 5, top + 3), str(place + 1), INK, font, stroke_width=2, stroke_fill=WHITE)
     return np.asarray(image)
+
+
+def _box(tiles: Tiles, view: View, place: int) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a tile on a panel, within it."""
+    x, y, size = (int(values[place]) for values in (tiles.x, tiles.y, tiles.size))
+    right = min((x + size) * view.level[0], view.width) - 1
+    bottom = min((y + size) * view.level[1], view.height) - 1
+    return min(x * view.level[0], right), min(y * view.level[1], bottom), right, bottom
 
 
 def entries(tiles: Tiles) -> list[tuple[str, str]]:
@@ -264,18 +325,25 @@ def _strip(tiles: Tiles, width: int) -> list[Pixels]:
     count = min(STRIP, len(tiles))
     if not count:
         return []
-    side = min((width - (STRIP - 1) * GAP) // STRIP, 2 * int(tiles.header["grid"]["size"]))
-    names = section_names(tiles)
-    cells = []
-    for place, tile in enumerate(tiles.decode(range(count))):
+    names, captions = section_names(tiles), {}
+    for place in range(count):
         section = names.get(int(tiles.section[place]), "")
-        words = f"{place + 1} · {percent(float(tiles.tissue[place]))}{' · ' if section else ''}{section}"
-        cells.append(
-            _joined([resized(tile, side, side), _words([(words, _font(16), MUTED)], side)], axis=0, gap=6)
-        )
+        tissue = percent(float(tiles.tissue[place]))
+        captions[place] = f"{place + 1} · {tissue}{' · ' if section else ''}{section}"
     heading = f"The first {count} of {len(tiles)} tiles" if len(tiles) > count else "All tiles"
-    row = _joined(cells, axis=1)
-    return [_words([(f"{heading}: number · tissue · section", _font(19), INK)], width), row]
+    return _row(tiles, captions, f"{heading}: number · tissue · section", width)
+
+
+def _row(tiles: Tiles, captions: Mapping[int, str], heading: str, width: int) -> list[Pixels]:
+    """Some tiles side by side, each over its words, under a heading; nothing where there are none."""
+    if not captions:
+        return []
+    side = min((width - (STRIP - 1) * GAP) // STRIP, 2 * int(tiles.header["grid"]["size"]))
+    cells = [
+        _joined([resized(tile, side, side), _words([(words, _font(16), MUTED)], side)], axis=0, gap=6)
+        for tile, words in zip(tiles.decode(list(captions)), captions.values(), strict=True)
+    ]
+    return [_words([(heading, _font(19), INK)], width), _joined(cells, axis=1)]
 
 
 def _sheet(picture: Pixels, below: Sequence[Pixels], title: str, facts: Iterable[str]) -> Pixels:

@@ -1,4 +1,4 @@
-"""Packed bags: each is pooled by itself, whatever its order and company."""
+"""A whole model on packed bags: what reaches its parts, and what it refuses."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kit.learn.bags import BagModel, GatedAttention, MeanPool, Packed, segment_softmax, segment_sum
-from kit.learn.train import start_at_prior
+from kit.competition import Training
+from kit.errors import DataError, SettingError
+from kit.learn import pooling
+from kit.learn.bags import BagModel, Mix, Packed, outputs
 
 SIZES = (3, 1, 5, 2)
 WIDTH = 7
+POOLS = pooling.NAMES
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -32,62 +35,9 @@ def made(pool: str, drop: float = 0.0) -> BagModel:
     with torch.random.fork_rng():
         torch.manual_seed(3)
         model = BagModel(None, WIDTH, 3, pool, drop)
-        nn.init.normal_(model.head.weight)
-        nn.init.normal_(model.head.bias)
+        for parameter in model.parameters():
+            nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
     return model.eval()
-
-
-POOLS = ("mean", "attention")
-
-
-def test_a_segment_softmax_is_the_softmax_of_every_bag() -> None:
-    scores = draw(sum(SIZES)) * 20
-    bag = packed(bags()).bag
-    found = segment_softmax(scores, bag, torch.ones(len(bag)), len(SIZES))
-    for part, mine in zip(scores.split(SIZES), found.split(SIZES), strict=True):
-        torch.testing.assert_close(mine, torch.softmax(part, dim=0))
-
-
-def test_scores_that_would_overflow_still_sum_to_one() -> None:
-    found = segment_softmax(torch.tensor([1e4, 1e4 - 1, -1e4]), torch.tensor([0, 0, 1]), torch.ones(3), 2)
-    torch.testing.assert_close(segment_sum(found[:, None], torch.tensor([0, 0, 1]), 2)[:, 0], torch.ones(2))
-
-
-def test_the_weights_of_a_softmax_multiply_its_shares() -> None:
-    scores, weight = draw(4), torch.tensor([1.0, 2.0, 0.0, 0.5])
-    found = segment_softmax(scores, torch.zeros(4, dtype=torch.int64), weight, 1)
-    expected = weight * scores.exp() / (weight * scores.exp()).sum()
-    torch.testing.assert_close(found, expected)
-
-
-def test_the_gradient_of_attention_is_that_of_a_softmax() -> None:
-    scores = draw(5).requires_grad_()
-    segment_softmax(scores, torch.zeros(5, dtype=torch.int64), torch.ones(5), 1)[2].backward()
-    other = scores.detach().clone().requires_grad_()
-    torch.softmax(other, dim=0)[2].backward()
-    torch.testing.assert_close(scores.grad, other.grad)
-
-
-@pytest.mark.parametrize("pool", [MeanPool(), GatedAttention(WIDTH)])
-def test_a_bag_of_one_is_pooled_to_itself(pool: nn.Module) -> None:
-    features = draw(4, WIDTH)
-    for weight in (1.0, 0.25):
-        found = pool(features, torch.arange(4), torch.full((4,), weight), 4)
-        torch.testing.assert_close(found, features)
-
-
-def test_the_mean_pool_is_the_mean_of_every_bag() -> None:
-    found = MeanPool()(packed(bags()).tiles, packed(bags()).bag, torch.ones(sum(SIZES)), len(SIZES))
-    torch.testing.assert_close(found, torch.stack([part.mean(dim=0) for part in bags()]))
-
-
-def test_gated_attention_is_the_published_formula() -> None:
-    pool, features = GatedAttention(WIDTH), draw(6, WIDTH)
-    found = pool(features, torch.zeros(6, dtype=torch.int64), torch.ones(6), 1)[0]
-    gate = torch.sigmoid(features @ pool.gate.weight.T + pool.gate.bias)
-    value = torch.tanh(features @ pool.value.weight.T + pool.value.bias)
-    share = torch.softmax((value * gate) @ pool.score.weight[0] + pool.score.bias, dim=0)
-    torch.testing.assert_close(found, share @ features)
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -119,13 +69,49 @@ def test_a_tile_of_weight_two_counts_like_two_and_of_weight_zero_like_none(pool:
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_an_untrained_model_says_the_class_shares_for_every_bag(pool: str) -> None:
+def test_an_untrained_model_says_the_same_for_every_bag(pool: str) -> None:
     model = BagModel(None, WIDTH, 3, pool, 0.5)
-    assert torch.count_nonzero(model(packed(bags()))) == 0
-    start_at_prior(model, torch.tensor([0] * 6 + [1] * 3))
-    shares = torch.softmax(model(packed(bags())), dim=1)
-    expected = torch.tensor([6.5, 3.5, 0.5]) / 10.5
-    torch.testing.assert_close(shares, expected.expand(len(SIZES), 3))
+    model.head.bias.data = torch.tensor([1.0, 0.0, -1.0])
+    found = torch.softmax(model(packed(bags())), dim=1)
+    torch.testing.assert_close(found, torch.softmax(model.head.bias, dim=0).expand(len(SIZES), 3))
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_what_tiles_counted_is_what_the_pool_says_of_them(pool: str) -> None:
+    model, whole = made(pool), packed(bags())
+    shares = model.attention(whole.tiles, whole)
+    torch.testing.assert_close(pooling.segment_sum(shares[:, None], whole.bag, 4), torch.ones(4, 1))
+    if pool in ("mean", "attention"):
+        pooled = pooling.segment_sum(whole.tiles * shares[:, None], whole.bag, 4)
+        torch.testing.assert_close(model.head(pooled), model(whole))
+
+
+def test_mixed_bags_are_mixed_as_vectors_before_the_head() -> None:
+    model, whole = made("attention"), packed(bags())
+    mix = Mix(torch.tensor([1, 0, 2, 0]), torch.tensor([0.7, 1.0, 0.5, 0.0]))
+    plain, found = model(whole), model(whole, mix)
+    # The head is linear, so mixed vectors have mixed logits.
+    torch.testing.assert_close(found[0], 0.7 * plain[0] + 0.3 * plain[1])
+    torch.testing.assert_close(found[[1, 2, 3]], plain[[1, 2, 0]])
+
+
+def test_the_votes_of_tiles_cannot_be_mixed() -> None:
+    with pytest.raises(SettingError, match="tiles vote") as caught:
+        made("vote")(packed(bags()), Mix(torch.arange(4), torch.ones(4)))
+    assert "train.mixup=0" in caught.value.hint
+
+
+def test_a_bag_without_a_tile_that_counts_is_refused_by_its_name() -> None:
+    tiles, bag, names = draw(3, WIDTH), torch.tensor([0, 2, 2]), ("a", "b", "c")
+    with pytest.raises(DataError, match="image b has no tile that counts: 0 tiles"):
+        Packed(tiles, bag, torch.ones(3), 3, names)
+    with pytest.raises(DataError, match="bag 2 of 2 has no tile that counts: 2 tiles, of weight 0"):
+        Packed(tiles, torch.tensor([0, 1, 1]), torch.tensor([1.0, 0, 0]), 2)
+
+
+def test_images_of_no_class_have_an_output_of_their_own() -> None:
+    assert outputs(2, Training()) == outputs(2, Training(extra="negative")) == 2
+    assert outputs(2, Training(extra="class")) == 3
 
 
 def test_images_reach_the_encoder_as_it_was_trained_and_embeddings_standardised() -> None:

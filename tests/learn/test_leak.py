@@ -104,7 +104,7 @@ def test_a_second_run_writes_the_same_bytes_and_embeds_nothing_again(
     paths = [look_alikes.folder("leak") / f"{name}.csv" for name in price]
     before = [path.read_bytes() for path in paths]
     monkeypatch.setattr(embed, "frozen_encoder", None)
-    monkeypatch.setattr("kit.learn.train._CACHE", {})
+    monkeypatch.setattr("kit.learn.embed._CACHE", {})
     assert leak.run(look_alikes) == paths
     assert [path.read_bytes() for path in paths] == before
 
@@ -115,27 +115,28 @@ def test_another_seed_deals_images_otherwise() -> None:
     assert first.equals(leak.by_image(images, 0)) and not first.equals(leak.by_image(images, 1))
 
 
-def test_the_mean_over_tiles_is_that_of_each_image_by_itself(make_bags: Make) -> None:
-    run = make_bags()
+def test_the_mean_over_tiles_and_views_is_that_of_each_image_by_itself(make_bags: Make) -> None:
+    run = make_bags(views=2)
     state.execute(run, "fold")
-    backbone = leak.frozen_backbone(run)
+    model = leak.frozen_model(run)
     ids = pd.Index(["p3-1", "p0-0", "p7-2"])
-    found = leak.image_features(run, backbone, ids)
-    stored = embed.embeddings(run, backbone, "train", run.competition.training.views)
+    found = leak.image_features(run, model, ids)
+    stored = embed.embeddings(run, model, "train")
+    assert stored.features.shape[1] == 2
     for name, row in zip(ids, found, strict=True):
-        tiles = stored.take(np.array([name], object)).features[:, 0]
-        np.testing.assert_allclose(row, tiles.mean(axis=0), rtol=1e-5, atol=1e-6)
+        tiles = stored.take(np.array([name], object)).features
+        np.testing.assert_allclose(row, tiles.mean(axis=(0, 1)), rtol=1e-5, atol=1e-6)
     assert len(set(stored.counts)) > 1
 
 
 def test_the_mean_over_tiles_goes_by_their_weights(make_bags: Make, cut: Callable[..., None]) -> None:
     run = make_bags()
     cut(run, 3, 2)
-    stored = embed.embeddings(run, leak.frozen_backbone(run), "train", run.competition.training.views)
-    found = leak.image_features(run, leak.frozen_backbone(run), pd.Index(stored.ids))
+    stored = embed.embeddings(run, leak.frozen_model(run), "train")
+    found = leak.image_features(run, leak.frozen_model(run), pd.Index(stored.ids))
     for name, row in zip(stored.ids, found, strict=True):
         mine = stored.take(np.array([name], object))
-        expected = np.average(mine.features[:, 0], axis=0, weights=mine.weight)
+        expected = np.average(mine.mean_features(), axis=0, weights=mine.weight)
         np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-6)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +14,13 @@ import pytest
 import torch
 
 from kit import folds, state
-from kit.files import read_strings
-from kit.learn import backbones, embed, predict, train
+from kit.errors import WeightsError
+from kit.files import read_strings, write_json
+from kit.learn import embed, encode, losses, models, predict, train
 from kit.learn.bags import BagModel
-from kit.learn.dataset import labelled, read_tiles
-from kit.learn.train import Fit
+from kit.learn.dataset import labelled
+from kit.learn.fit import Fit
+from kit.learn.models import Model
 from kit.read import store
 from kit.state import Run
 
@@ -41,13 +44,13 @@ def test_a_row_comes_from_the_model_that_saw_no_image_of_its_group(
     make_run: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learned: dict[str, set[str]] = {}
-    whole = train.train
+    whole = train._fitted
 
-    def watched(fit: Fit, checkpoint: Path | None = None) -> BagModel:
+    def watched(fit: Fit, *others: object) -> train.Fitted:
         learned[fit.purpose.split()[-1]] = set(fit.images.index)
-        return whole(fit, checkpoint)
+        return whole(fit, *others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(train, "train", watched)
+    monkeypatch.setattr(train, "_fitted", watched)
     run = make_run()
     flow(run)
     groups, oof = run.tables.train["group_id"], table(run, "oof")
@@ -61,14 +64,13 @@ def test_a_row_comes_from_the_model_that_saw_no_image_of_its_group(
 
 def test_a_row_is_what_its_model_says_of_the_image(finished_run: Run) -> None:
     run, oof = finished_run, table(finished_run, "oof")
-    for spec in ("frozen", "scratch:24"):
-        backbone = backbones.parse(f"test_efficientnet:{spec}")
+    for given in models.of_run(run):
         for fold in "02":
-            rows = oof[(oof["model"] == backbone.name) & (oof["fold"] == fold)].iloc[[0, -1]]
-            model = predict.load_model(run, backbone, fold)
+            rows = oof[(oof["model"] == given.name) & (oof["fold"] == fold)].iloc[[0, -1]]
+            model, network = predict.recorded(run, given, fold), predict.load_network(run, given, fold)
             for row in rows.itertuples():
                 ids = np.array([row.image_id], object)
-                found = predict.predict_images(run, backbone, model, "train", ids)[0]
+                found = predict.predict_images(run, model, network, "train", ids)[0]
                 np.testing.assert_allclose(found, [row.p_a, row.p_b], atol=1e-5)
 
 
@@ -122,65 +124,89 @@ def test_classes_keep_their_columns(finished_run: Run) -> None:
     assert ((oof["p_b"] > 0.5).to_numpy() == (labels == "b")).mean() > 0.8
 
 
-def test_all_tiles_of_a_bag_are_predicted_from_whatever_was_drawn_in_training(make_bags: Make) -> None:
-    run = make_bags(count=6, bag=2)
-    backbone = backbones.parse("test_efficientnet:frozen")
-    images = labelled(run)
-    hyper = train.defaults(run.competition.training, "frozen")
-    model = train.train(Fit(run, backbone, hyper, images[images["role"] == "fold"], "fit"))
-    stored = train.stored_embeddings(run, backbone, 2)
-    long = stored.ids[stored.counts > 4][:1]
-    mine = stored.take(long).features[:, 0]
-    pooled = ((mine - model.center.numpy()) / model.spread.numpy()).mean(axis=0)
-    logits = model.head.weight.detach().numpy() @ pooled + model.head.bias.detach().numpy()
-    found = predict.predict_images(run, backbone, model, "train", long)[0]
-    np.testing.assert_allclose(np.log(found[1] / found[0]), logits[1] - logits[0], atol=1e-4)
+def model_of(run: Run, mode: str = "frozen", **settings: object) -> Model:
+    return models.parse(f"test_efficientnet:{mode}", run.competition.training).having(settings)
 
 
-def fitted(run: Run, mode: str, pool: str = "mean") -> tuple[backbones.Backbone, BagModel]:
-    """A model of a bag run, with a head that says something."""
-    backbone, images = backbones.parse(f"test_efficientnet:{mode}"), labelled(run)
-    hyper = dataclasses.replace(train.defaults(run.competition.training, mode), pool=pool)
-    model = train.train(Fit(run, backbone, hyper, images, "fit"))
-    head = np.random.default_rng(0).normal(0, 0.3, tuple(model.head.weight.shape))
-    model.head.weight.data.copy_(torch.from_numpy(head))
-    return backbone, model
+def fitted(run: Run, mode: str, **settings: object) -> tuple[Model, BagModel]:
+    """A network of a bag run whose every part says something: nothing here depends on how it learned."""
+    model = model_of(run, mode, **settings)
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        if model.frozen:
+            network = embed.new_head(run, model, embed.stored(run, model).mean_features())
+        else:
+            network = embed.new_encoder(run, model)
+        for parameter in network.pool.parameters():
+            parameter.data.normal_(0, 0.5 * parameter.shape[-1] ** -0.5)
+        # What a random encoder says of two tiles differs little.
+        network.head.weight.data.normal_(0, 0.3 if model.frozen else 3)
+    return model, network.eval()
+
+
+def logits_of(found: np.ndarray) -> float:
+    return float(np.log(found[1] / found[0]))
+
+
+def said_by(network: BagModel, pooled: np.ndarray) -> float:
+    values = network.head(torch.from_numpy(pooled.astype(np.float32))).detach().numpy()
+    return float(values[1] - values[0])
+
+
+@pytest.mark.parametrize("mode", ["frozen", "scratch"])
+def test_all_tiles_of_a_bag_are_predicted_in_all_views_whatever_was_drawn_in_training(
+    mode: str, make_bags: Make
+) -> None:
+    run = make_bags(count=6, bag=2, views=4)
+    model, network = fitted(run, mode)
+    ids = np.array(sorted(labelled(run).index), object)[[3]]
+    (tiles,) = embed.read_all(run, "train", ids)
+    encoder = embed.frozen_encoder(run, model) if mode == "frozen" else network
+    pixels = tiles.decode()
+    seen = [
+        encode.forward(encoder, np.ascontiguousarray(np.rot90(pixels, turn, axes=(1, 2))), 8)
+        for turn in range(4)
+    ]
+    values = torch.from_numpy(np.mean(seen, axis=0))
+    pooled = (network.embed(values) if mode == "frozen" else values).numpy().mean(axis=0)
+    found = predict.predict_images(run, model, network, "train", ids)[0]
+    assert logits_of(found) == pytest.approx(said_by(network, pooled), abs=1e-4)
 
 
 @pytest.mark.parametrize("mode", ["frozen", "scratch"])
 def test_sections_are_averaged_within_their_clot_and_clots_by_their_size(
     mode: str, make_bags: Make, cut: Callable[..., None]
 ) -> None:
-    run = make_bags(count=9, finetune_epochs=1)
+    run = make_bags(count=9)
     cut(run, 3, 2)  # sections 0 and 2 are one clot, 1 is the other
-    backbone, model = fitted(run, mode)
-    stored = train.stored_embeddings(run, backbones.parse("test_efficientnet:frozen"), 2)
-    (image,) = stored.ids[stored.counts == 9][:1]
-    pixels, tiles = read_tiles(run, "train", image, 0)
+    model, network = fitted(run, mode)
+    known = embed.stored(run, model_of(run))
+    (image,) = known.ids[known.counts == 9][:1]
+    (tiles,) = embed.read_all(run, "train", [image])
+    ids = np.array([image], object)
     if mode == "frozen":
-        plain = stored.take(np.array([image], object)).features[:, 0]
-        values = (plain - model.center.numpy()) / model.spread.numpy()
+        values = network.embed(torch.from_numpy(known.take(ids).mean_features())).numpy()
     else:
-        values = embed.forward(model, pixels, 8)
+        values = encode.forward(network, tiles.decode(), 8)
     cuts = [values[tiles.section == n].mean(axis=0) for n in range(3)]  # of three tiles each
-    pooled = ((cuts[0] + cuts[2]) / 2 + cuts[1]) / 2
-    logits = model.head.weight.detach().numpy() @ pooled + model.head.bias.detach().numpy()
-    found = predict.predict_images(run, backbone, model, "train", np.array([image], object))[0]
-    np.testing.assert_allclose(np.log(found[1] / found[0]), logits[1] - logits[0], atol=1e-4)
-    flat = model.head.weight.detach().numpy() @ values.mean(axis=0) + model.head.bias.detach().numpy()
-    assert abs(flat[1] - flat[0] - logits[1] + logits[0]) > 1e-3, "all tiles alike would say another thing"
+    expected = said_by(network, ((cuts[0] + cuts[2]) / 2 + cuts[1]) / 2)
+    found = predict.predict_images(run, model, network, "train", ids)[0]
+    assert logits_of(found) == pytest.approx(expected, abs=1e-4)
+    flat = said_by(network, values.mean(axis=0))
+    assert abs(flat - expected) > 1e-3, "all tiles alike would say another thing"
 
 
-@pytest.mark.parametrize("pool", ["mean", "attention"])
+@pytest.mark.parametrize("pool", ["mean", "attention", "transformer", "vote"])
 @pytest.mark.parametrize("mode", ["frozen", "scratch"])
 def test_a_section_that_is_repeated_exactly_changes_no_prediction(
-    mode: str, pool: str, make_bags: Make
+    mode: str, pool: str, make_bags: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = make_bags(count=6, finetune_epochs=1)
-    backbone, model = fitted(run, mode, pool)
+    run = make_bags(count=6)
+    model, network = fitted(run, mode, pool=pool)
     ids = np.array(["t0", "t1", "t2"], object)
-    before = predict.predict_images(run, backbone, model, "test", ids)
+    before = predict.predict_images(run, model, network, "test", ids)
     shutil.rmtree(run.folder("embed"), ignore_errors=True)
+    monkeypatch.setattr(embed, "_CACHE", {})
     for image in ids:
         path = store.path_of(run.folder("tile"), "test", image)
         tiles = store.read(path)
@@ -195,26 +221,62 @@ def test_a_section_that_is_repeated_exactly_changes_no_prediction(
         section, clot = np.concatenate([[0, 1], 1 + ones]), np.concatenate([[0, 0], ones])
         weight = np.where(clot == 0, 0.5, 1).astype(np.float32)
         store.write(path, dataclasses.replace(twice, section=section, clot=clot, weight=weight))
-    after = predict.predict_images(run, backbone, model, "test", ids)
+    after = predict.predict_images(run, model, network, "test", ids)
     np.testing.assert_allclose(after, before, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["frozen", "scratch"])
 def test_an_image_is_predicted_the_same_in_any_company(mode: str, make_bags: Make) -> None:
-    run = make_bags(finetune_epochs=1)
-    backbone = backbones.parse(f"test_efficientnet:{mode}")
-    hyper = train.defaults(run.competition.training, mode)
-    images = labelled(run)
-    model = train.train(Fit(run, backbone, hyper, images, "fit"))
-    ids = images.index.to_numpy(dtype=object)
-    together = predict.predict_images(run, backbone, model, "train", ids)
-    backwards = predict.predict_images(run, backbone, model, "train", ids[::-1])
+    run = make_bags()
+    model, network = fitted(run, mode, pool="transformer")
+    ids = labelled(run).index.to_numpy(dtype=object)
+    together = predict.predict_images(run, model, network, "train", ids)
+    backwards = predict.predict_images(run, model, network, "train", ids[::-1])
     alone = np.concatenate(
-        [predict.predict_images(run, backbone, model, "train", ids[n : n + 1]) for n in (0, 9)]
+        [predict.predict_images(run, model, network, "train", ids[n : n + 1]) for n in (0, 9)]
     )
     np.testing.assert_allclose(alone, together[[0, 9]], atol=1e-5)
     np.testing.assert_allclose(backwards[::-1], together, atol=1e-5)
-    assert predict.predict_images(run, backbone, model, "train", ids[:0]).shape == (0, 2)
+    assert np.ptp(together[:, 0]) > 1e-3, "images that differ by much more"
+    assert predict.predict_images(run, model, network, "train", ids[:0]).shape == (0, 2)
+
+
+def test_a_class_of_no_images_is_dropped_and_sigmoids_are_made_to_sum_to_one(make_bags: Make) -> None:
+    run = make_bags(extra="class", loss="binary")
+    model, network = fitted(run, "frozen")
+    ids = labelled(run).index.to_numpy(dtype=object)[:4]
+    logits = predict.say(run, model, network, "train", ids).logits
+    found = predict.predict_images(run, model, network, "train", ids)
+    assert logits.shape == (4, 3) and found.shape == (4, 2)
+    np.testing.assert_allclose(found, losses.probabilities(logits, "binary", 2))
+
+
+def test_a_fold_is_predicted_with_the_settings_that_tuning_chose_for_it(make_run: Make) -> None:
+    run = make_run(turned=("1", "2"))
+    (given,) = models.of_run(run)
+    state.execute(run, "tune")
+    state.execute(run, "train")
+    path = train.weights_path(run, given, "1").with_suffix(".json")
+    record = json.loads(path.read_text())
+    record["settings"] |= {"views": 8, "loss": "binary"}
+    write_json(path, record)
+    found = predict.recorded(run, given, "1")
+    assert found.training.views == 8 and found.training.loss == "binary"
+    assert found.training.turned == ("1", "2") and predict.recorded(run, given, "0") == given
+
+
+def test_a_network_is_refused_where_pixels_are_not_those_it_was_trained_on(finished_run: Run) -> None:
+    given = models.of_run(finished_run)[1]
+    path = train.weights_path(finished_run, given, "0").with_suffix(".json")
+    before = path.read_text()
+    assert predict.load_network(finished_run, given, "0").encoder is not None
+    try:
+        write_json(path, json.loads(before) | {"std": [0.5, 0.5, 0.5], "interpolation": "nearest"})
+        with pytest.raises(WeightsError, match="trained on other pixels") as caught:
+            predict.load_network(finished_run, given, "0")
+    finally:
+        path.write_text(before)
+    assert "std: (0.5, 0.5, 0.5)" in caught.value.message and "interpolation" in caught.value.message
 
 
 def test_without_a_test_table_its_predictions_are_an_empty_table(make_run: Make) -> None:
