@@ -2,13 +2,15 @@
 
 Serial sections of one clot repeat it: an epoch of training shows one of them, drawn anew each time, and
 predictions weigh the tiles of all of them (see ``kit.learn.predict``).
+
+Every draw is a function of the seed, the fit's purpose, the epoch and the sample: batches are the same for
+any number of loader workers, and from any epoch and step on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -21,15 +23,20 @@ from torch.utils.data import DataLoader, Dataset
 
 from kit import folds, seeds
 from kit.errors import DataError, SettingError
-from kit.learn import augment
+from kit.learn import augment, pixels, preprocess
 from kit.learn.bags import Packed
+from kit.learn.models import Model
+from kit.learn.pixels import Bag, Pixels
+from kit.learn.weights import find_weights
 from kit.read import store
 from kit.read.tiles import load_images
 from kit.state import Run
 
 Ids = NDArray[np.object_]
 Integers = NDArray[np.int64]
+Tiles = NDArray[np.uint8]
 MOST_TURNS = 3  # a fourth right angle is the image itself
+AHEAD = 4  # batches that each worker makes before they are asked for
 
 
 def ids_with_tiles(run: Run, split: str) -> Ids:
@@ -39,21 +46,15 @@ def ids_with_tiles(run: Run, split: str) -> Ids:
     return np.array(sorted(mine["image_id"]), dtype=object)
 
 
-def read_tiles(run: Run, split: str, image: str, size: int) -> tuple[NDArray[np.uint8], store.Tiles]:
+def read_tiles(
+    run: Run, split: str, image: str, size: int, interpolation: str = "bicubic"
+) -> tuple[Tiles, store.Tiles]:
     """All tiles ``(T, size, size, 3)`` of an image, the best first, and what the store knows of them.
 
     ``size`` 0 keeps them as stored.
     """
     content = store.read(store.path_of(run.folder("tile"), split, image))
-    return resize(content.decode(), size), content
-
-
-def resize(tiles: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Tiles ``(T, H, W, 3)`` at the size that an encoder sees: area when shrinking, cubic when growing."""
-    if size in (0, tiles.shape[1]):
-        return tiles
-    how = cv2.INTER_AREA if size < tiles.shape[1] else cv2.INTER_CUBIC
-    return np.stack([cv2.resize(tile, (size, size), interpolation=how) for tile in tiles])
+    return preprocess.resize(content.decode(), size, interpolation), content
 
 
 def labelled(run: Run) -> pd.DataFrame:
@@ -97,14 +98,15 @@ def with_copies(images: pd.DataFrame, copies: Integers) -> pd.DataFrame:
     """The samples of an epoch: images of class c ``1 + copies[c]`` times; ``turn`` counts right angles.
 
     Args:
-        images: the images to learn from, with y.
+        images: the images to learn from, with y; one without a label, of y = -1, has no copies.
         copies: turned copies of an image, by class ``(K,)``.
 
     This device for class balance (one turned copy of a CE image, three of an LAA image) changes the class
     shares that a model learns, and so what it says of every image; the bias that the second level fits
     on the out-of-fold rows, of which none is a copy, moves them back. More shown is not more known.
     """
-    times = 1 + copies[images["y"].to_numpy(dtype=np.int64)]
+    # y = -1 takes the last place.
+    times = 1 + np.append(copies, 0)[images["y"].to_numpy(dtype=np.int64)]
     turn = ranges(np.zeros(len(images), np.int64), times)
     return images.iloc[np.repeat(np.arange(len(images)), times)].assign(turn=turn)
 
@@ -151,59 +153,144 @@ def find_sections(
     return Sections(of_tile.reshape(-1), np.cumsum(new))
 
 
+def kept_counts(draw: np.random.Generator, counts: Integers, share: float) -> Integers:
+    """How many tiles of bags that drew so many are kept ``(B,)``, where each is left out with ``share``.
+
+    They lie in a drawn order, so that keeping the first ones leaves out any. One is always kept.
+    """
+    if not share:
+        return counts
+    return np.maximum(draw.binomial(counts, 1 - share), 1)
+
+
+def quotas(labels: Integers, most: float) -> dict[int, int]:
+    """How many samples of each class an epoch shows, by class; -1 stands for those without a label.
+
+    Args:
+        labels: the class of every sample ``(n,)``.
+        most: samples of a class for each of the rarest; 0: all. Every class keeps at least one.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    known = counts[classes >= 0]
+    if most and len(known):
+        counts = np.minimum(counts, max(1, int(most * known.min())))
+    return dict(zip(classes.tolist(), counts.tolist(), strict=True))
+
+
+def epoch_order(labels: Integers, most: float, seed: int, purpose: str, epoch: int) -> Integers:
+    """The samples of an epoch in the order in which they are shown: others of the frequent classes each time.
+
+    Majority undersampling changes the class shares that a model learns, as turned copies do.
+    """
+    order = seeds.rng(seed, purpose, "order", epoch).permutation(len(labels))
+    if not most:
+        return order
+    mine = labels[order]
+    shown = np.zeros(len(order), bool)
+    for label, count in quotas(labels, most).items():
+        shown[np.flatnonzero(mine == label)[:count]] = True
+    return order[shown]
+
+
 @dataclass(frozen=True)
-class TileBags(Dataset[tuple[NDArray[np.uint8], int]]):
+class TileBags(Dataset[tuple[Tiles, int]]):
     """A map from (epoch, sample) to augmented tiles, a function of the epoch, the image and its turn alone.
 
-    ids, turns: the image of each sample ``(n,)``, and the right angles that it is turned by.
+    pixels: the tiles of each split. ids, splits, turns: the image of each sample ``(n,)``, the split that it
+    is of, and the right angles that it is turned by. bag, drop: tiles drawn, and the share left out again.
     """
 
-    folder: Path
+    pixels: Mapping[str, Pixels]
     ids: Ids
+    splits: Ids
     turns: Integers
-    size: int
     bag: int
+    drop: float
     strength: float
+    preset: str
     seed: int
     purpose: str
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[NDArray[np.uint8], int]:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tiles, int]:
         """The tiles ``(T, H, W, 3)`` drawn for a sample in an epoch, and the sample's number."""
         epoch, n = key
         image, turn = self.ids[n], int(self.turns[n])
         sample = (epoch, image, turn) if turn else (epoch, image)
-        content = store.read(store.path_of(self.folder, "train", image))
-        chosen = self._choose(content, sample)[: self.bag].tolist()
-        tiles = resize(content.decode(chosen), self.size)
+        content = self.pixels[self.splits[n]].bag(image)
+        tiles = content.read(self._choose(content, sample).tolist())
         tiles = np.ascontiguousarray(np.rot90(tiles, turn, axes=(1, 2)))
-        transform = augment.make(self.strength)
+        transform = augment.make(self.strength, self.preset)
         return augment.apply(transform, tiles, self.seed, self.purpose, *sample), n
 
-    def _choose(self, content: store.Tiles, sample: tuple[object, ...]) -> Integers:
-        """The tiles of one section a clot, in a drawn order."""
+    def _choose(self, content: Bag, sample: tuple[object, ...]) -> Integers:
+        """Some tiles, of one section a clot, in a drawn order."""
         order = seeds.rng(self.seed, self.purpose, "bag", *sample).permutation(len(content))
-        sections = find_sections(np.zeros(len(content), np.int64), content.clot, content.section)
-        # A draw of its own: where no clot repeats, the tiles are those of the order alone.
-        kept = sections.draw(seeds.rng(self.seed, self.purpose, "section", *sample))
-        return order[kept[order]]
+        if content.repeats:
+            sections = find_sections(np.zeros(len(content), np.int64), content.clot, content.section)
+            # A draw of its own: where no clot repeats, the tiles are those of the order alone.
+            order = order[sections.draw(seeds.rng(self.seed, self.purpose, "section", *sample))[order]]
+        drawn = order[: self.bag]
+        draw = seeds.rng(self.seed, self.purpose, "drop", *sample)
+        return drawn[: int(kept_counts(draw, np.array([len(drawn)]), self.drop)[0])]
+
+
+def tile_bags(run: Run, model: Model, samples: pd.DataFrame, purpose: str) -> TileBags:
+    """The bags of a fit's samples, with the pixels that the model's encoder wants, decoded once.
+
+    Args:
+        samples: by image_id, with turn and role; those of role ``extra`` are of the split of that name.
+
+    Raises:
+        WeightsError: the pretrained weights are not there.
+        StageError: a tile is damaged.
+    """
+    backbone, training = model.backbone, model.training
+    how = preprocess.of(backbone.encoder, find_weights(backbone, run.weights)).interpolation
+    splits = np.where(samples["role"].to_numpy() == "extra", "extra", "train").astype(object)
+    return TileBags(
+        {
+            split: pixels.of(run, split, ids_with_tiles(run, split), backbone.size, how)
+            for split in sorted(set(splits))
+        },
+        samples.index.to_numpy(dtype=object),
+        splits,
+        samples["turn"].to_numpy(dtype=np.int64),
+        training.bag,
+        training.bag_drop,
+        training.augment,
+        training.preset,
+        run.seed,
+        purpose,
+    )
 
 
 @dataclass(frozen=True)
 class Epochs:
-    """A batch sampler over several epochs: batches of (epoch, sample number)."""
+    """A batch sampler over several epochs: batches of (epoch, sample number).
 
-    n: int
+    labels: the class of every sample ``(n,)``, -1 without one. batch: bags a step, about. first, last: the
+    epochs; the last is not shown. undersample: see `quotas`. step: steps of the first epoch to leave out.
+    """
+
+    labels: Integers
     batch: int
     first: int
     last: int
     seed: int
     purpose: str
+    undersample: float = 0.0
+    step: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Batches of a whole epoch; of all epochs the same number."""
+        return len(split_batches(np.arange(sum(quotas(self.labels, self.undersample).values())), self.batch))
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         """Every epoch in an order of its own."""
         for epoch in range(self.first, self.last):
-            order = seeds.rng(self.seed, self.purpose, "order", epoch).permutation(self.n)
-            for part in split_batches(order, self.batch):
+            order = epoch_order(self.labels, self.undersample, self.seed, self.purpose, epoch)
+            for part in split_batches(order, self.batch)[self.step if epoch == self.first else 0 :]:
                 yield [(epoch, int(n)) for n in part]
 
 
@@ -216,16 +303,37 @@ def split_batches(order: NDArray[np.int64], batch: int) -> list[NDArray[np.int64
     return list(np.array_split(order, max(1, len(order) // batch)))
 
 
-def pack(samples: list[tuple[NDArray[np.uint8], int]]) -> tuple[Packed, Tensor]:
-    """Bags end to end, and the number of each bag's sample; as one section stands for a clot, all weigh 1."""
+def pack(samples: list[tuple[Tiles, int]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Tiles ``(T, 3, H, W)`` of bags end to end, how many each has, and the number of each bag's sample.
+
+    They stay channels-last in memory, as networks want them.
+    """
     tiles = torch.from_numpy(np.concatenate([tiles for tiles, _ in samples])).permute(0, 3, 1, 2)
-    bag = torch.repeat_interleave(
-        torch.arange(len(samples)), torch.tensor([len(tiles) for tiles, _ in samples])
+    counts, numbers = zip(*((len(tiles), n) for tiles, n in samples), strict=True)
+    return tiles, torch.tensor(counts), torch.tensor(numbers)
+
+
+def loader(bags: TileBags, sampler: Epochs, workers: int) -> Iterator[tuple[Packed, Tensor]]:
+    """Batches of all epochs, with the samples' numbers, read by ``workers`` processes (0: in this one).
+
+    All tiles weigh 1: one section stands for a clot.
+    """
+    more: dict[str, Any] = {"prefetch_factor": AHEAD, "worker_init_fn": _start_worker} if workers else {}
+    batches = DataLoader(
+        bags,
+        batch_sampler=sampler,
+        num_workers=workers,
+        collate_fn=pack,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # its draws, of which none is used, are not taken from torch's own
+        **more,
     )
-    packed = Packed(tiles.contiguous(), bag, torch.ones(len(tiles)), len(samples))
-    return packed, torch.tensor([n for _, n in samples])
+    for tiles, counts, numbers in batches:
+        names = tuple(str(bags.ids[n]) for n in numbers.tolist())
+        bag = torch.repeat_interleave(torch.arange(len(counts)), counts)
+        yield Packed(tiles, bag, torch.ones(len(tiles)), len(counts), names), numbers
 
 
-def loader(bags: TileBags, sampler: Epochs, workers: int) -> Iterable[tuple[Packed, Tensor]]:
-    """Batches of all epochs, read by ``workers`` processes (none: in this one)."""
-    return DataLoader(bags, batch_sampler=sampler, num_workers=workers, collate_fn=pack)
+def _start_worker(number: int) -> None:
+    """One thread a worker: there are as many workers as cores are to be used."""
+    cv2.setNumThreads(0)

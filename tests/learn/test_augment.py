@@ -81,3 +81,51 @@ def test_every_epoch_is_different() -> None:
     transform = augment.make(1.0)
     seen = {augment.apply(transform, tiles(1), 0, "fit", epoch, "a").tobytes() for epoch in range(30)}
     assert len(seen) > 24, "a fifth are flips without a change of colour, and those are only eight"
+
+
+@pytest.mark.parametrize("preset", ["flips", "light", "histology"])
+def test_every_preset_is_a_function_of_the_key_and_differs_between_epochs(preset: str) -> None:
+    transform = augment.make(0.8, preset)
+    first = [augment.apply(transform, tiles(), 0, "fit", epoch, "a") for epoch in range(6)]
+    for epoch in reversed(range(6)):
+        again = augment.apply(transform, tiles(), 0, "fit", epoch, "a")
+        np.testing.assert_array_equal(again, first[epoch])
+    assert len({found.tobytes() for found in first}) > 4
+    np.testing.assert_array_equal(augment.apply(augment.make(0.0, preset), tiles(), 0, "a"), tiles())
+
+
+def test_flips_move_pixels_and_change_none() -> None:
+    tile = tiles(1)
+    turned = {np.rot90(side, n).tobytes() for side in (tile[0], tile[0][:, ::-1]) for n in range(4)}
+    found = {augment.apply(augment.make(0.1, "flips"), tile, 0, n)[0].tobytes() for n in range(100)}
+    assert found == turned == {augment.oriented(tile[0], n).tobytes() for n in range(8)}
+
+
+def test_stains_as_they_are_leave_every_level_as_it_is() -> None:
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+    for tile in (levels, tiles(1)[0]):
+        np.testing.assert_array_equal(augment.stained(tile, np.ones(3), np.zeros(3)), tile)
+
+
+def test_a_denser_stain_is_more_of_its_own_colour_and_of_no_other() -> None:
+    grey = np.full((4, 4, 3), 150, np.uint8)
+    for number in range(3):
+        scale = np.where(np.arange(3) == number, 1.3, 1.0)
+        density = [-np.log((part.astype(float) + 1) / 256)[0, 0] for part in
+                   (grey, augment.stained(grey, scale, np.zeros(3)))]  # fmt: skip
+        change = (density[1] - density[0]) @ augment.UNMIX
+        assert np.abs(change[np.arange(3) != number]).max() < 0.02
+        own = (density[0] @ augment.UNMIX)[number]
+        assert change[number] == pytest.approx(0.3 * own, abs=0.02)
+    darker = augment.stained(grey, np.ones(3), np.array([0.2, 0, 0]))
+    assert (darker < grey).all()
+
+
+def test_histology_moves_stains_further_with_more_strength() -> None:
+    tissue = np.full((300, 8, 8, 3), (180, 120, 150), np.uint8)
+
+    def moved(strength: float) -> float:
+        found = augment.apply(augment.make(strength, "histology"), tissue, 0, "a").astype(float)
+        return float(np.median(np.abs(found - tissue).mean(axis=(1, 2, 3))))
+
+    assert 0.5 < moved(0.2) < moved(0.5) < moved(1.0) < 60

@@ -15,53 +15,117 @@ import torch
 from kit import seeds
 from kit.errors import DataError, SettingError
 from kit.files import read_strings, write_table
-from kit.learn import dataset
-from kit.learn.dataset import Epochs, TileBags, find_sections, loader, pack, resize, split_batches
+from kit.learn import dataset, models
+from kit.learn.dataset import Epochs, TileBags, find_sections, loader, pack, split_batches
+from kit.learn.pixels import Pixels
 from kit.read import store
 from kit.state import Run
+from tests.learn.fits import fit_of
 
 Make = Callable[..., Run]
 
 
 def samples(run: Run, **changes: object) -> TileBags:
     ids = dataset.labelled(run).index.to_numpy(dtype=object)
-    plain = TileBags(run.folder("tile"), ids, np.zeros(len(ids), np.int64), 0, 3, 1.0, 0, "fit")
+    stored = {"train": Pixels(run.folder("tile"), "train", 0, "bicubic")}
+    turns, splits = np.zeros(len(ids), np.int64), np.full(len(ids), "train", object)
+    plain = TileBags(stored, ids, splits, turns, 3, 0.0, 1.0, "light", 0, "fit")
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
-def test_batches_are_the_same_for_any_number_of_workers(make_bags: Make) -> None:
-    bags = samples(make_bags())
-    sampler = Epochs(len(bags.ids), 8, 0, 2, 0, "fit")
+def epochs(count: int, batch: int, first: int, last: int, seed: int = 0, purpose: str = "fit") -> Epochs:
+    return Epochs(np.zeros(count, np.int64), batch, first, last, seed, purpose)
+
+
+@pytest.mark.parametrize("preset", ["light", "histology"])
+def test_batches_are_the_same_for_any_number_of_workers(preset: str, make_bags: Make) -> None:
+    bags = samples(make_bags(), preset=preset, drop=0.3)
+    sampler = epochs(len(bags.ids), 8, 0, 2)
     here = list(loader(bags, sampler, 0))
     for workers in (1, 2):
         there = list(loader(bags, sampler, workers))
-        assert len(there) == len(here) == 2 * (30 // 8)
+        assert len(there) == len(here) == 2 * (30 // 8) == 2 * sampler.steps
         for (mine, rows), (theirs, others) in zip(here, there, strict=True):
             assert torch.equal(mine.tiles, theirs.tiles) and torch.equal(mine.bag, theirs.bag)
             assert torch.equal(mine.weight, theirs.weight) and torch.equal(rows, others)
+            assert mine.names == theirs.names == tuple(bags.ids[rows])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_no_epoch_repeats_another_in_loader_workers(workers: int, make_run: Make) -> None:
     bags = samples(make_run())
     seen = []
-    for packed, _ in loader(bags, Epochs(len(bags.ids), 4, 0, 3, 0, "fit"), workers):
+    for packed, _ in loader(bags, epochs(len(bags.ids), 4, 0, 3), workers):
         seen += [tile.numpy().tobytes() for tile in packed.tiles]
     assert len(seen) == len(set(seen)) == 3 * 30
 
 
+def test_a_loader_leaves_torchs_own_draws_alone(make_bags: Make) -> None:
+    bags = samples(make_bags())
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    next(iter(loader(bags, epochs(30, 8, 0, 1), 0)))
+    assert torch.equal(torch.rand(1), expected)
+
+
 def test_an_epoch_shows_every_image_once_in_an_order_of_its_own() -> None:
-    batches = list(Epochs(13, 4, 0, 3, 0, "fit"))
+    batches = list(epochs(13, 4, 0, 3))
     orders = [[n for batch in batches for epoch, n in batch if epoch == now] for now in range(3)]
     assert all(sorted(order) == list(range(13)) for order in orders)
     assert len(set(map(tuple, orders))) == 3
-    assert list(Epochs(13, 4, 0, 3, 0, "fit")) == batches
-    assert list(Epochs(13, 4, 0, 3, 1, "fit")) != batches != list(Epochs(13, 4, 0, 3, 0, "other"))
+    assert list(epochs(13, 4, 0, 3)) == batches
+    assert list(epochs(13, 4, 0, 3, 1)) != batches != list(epochs(13, 4, 0, 3, 0, "other"))
 
 
-def test_beginning_with_a_later_epoch_is_the_rest_of_the_whole() -> None:
-    whole, rest = list(Epochs(13, 4, 0, 3, 0, "fit")), list(Epochs(13, 4, 2, 3, 0, "fit"))
-    assert rest == whole[-len(rest) :] and len(rest) == 3
+@pytest.mark.parametrize("most", [0.0, 1.5])
+@pytest.mark.parametrize("place", [(0, 0), (1, 0), (1, 2), (2, 1)])
+def test_beginning_with_any_epoch_and_step_is_the_rest_of_the_whole(
+    place: tuple[int, int], most: float
+) -> None:
+    labels = np.array([0] * 4 + [1] * 11)
+    whole = Epochs(labels, 3, 0, 3, 0, "fit", most)
+    rest = list(Epochs(labels, 3, place[0], 3, 0, "fit", most, place[1]))
+    assert rest == list(whole)[place[0] * whole.steps + place[1] :] and rest
+
+
+@pytest.mark.parametrize(("most", "expected"), [(0, [4, 11, 7]), (1, [4, 4, 4]), (1.5, [4, 6, 6]),
+                                                (2, [4, 8, 7]), (99, [4, 11, 7])])  # fmt: skip
+def test_undersampling_bounds_every_class_by_the_rarest_and_draws_anew(
+    most: float, expected: list[int]
+) -> None:
+    labels = np.random.default_rng(0).permutation([0] * 4 + [1] * 11 + [-1] * 7)
+    seen: list[set[int]] = []
+    for epoch in range(30):
+        order = dataset.epoch_order(labels, most, 0, "fit", epoch)
+        assert len(set(order)) == len(order)
+        assert [int((labels[order] == label).sum()) for label in (0, 1, -1)] == expected
+        seen.append(set(order.tolist()))
+    assert set.union(*seen) == set(range(22)), "every sample has its turn"
+    assert (len(set(map(frozenset, seen))) > 1) == (len(seen[0]) < 22)
+    assert dataset.quotas(labels, most) == dict(zip((0, 1, -1), expected, strict=True))
+
+
+def test_without_undersampling_the_order_is_the_plain_one() -> None:
+    plain = seeds.rng(3, "fit", "order", 5).permutation(9)
+    np.testing.assert_array_equal(dataset.epoch_order(np.arange(9) % 2, 0, 3, "fit", 5), plain)
+
+
+def test_left_out_tiles_are_a_share_of_the_drawn_ones_and_never_all(make_bags: Make) -> None:
+    run = make_bags(count=6)
+    whole, fewer = samples(run, strength=0.0, bag=5), samples(run, strength=0.0, bag=5, drop=0.4)
+    kept = total = 0
+    for epoch in range(12):
+        for n in range(30):
+            drawn = {tile.tobytes() for tile in whole[(epoch, n)][0]}
+            mine = {tile.tobytes() for tile in fewer[(epoch, n)][0]}
+            assert mine <= drawn and mine
+            kept, total = kept + len(mine) * (len(drawn) > 3), total + len(drawn) * (len(drawn) > 3)
+    assert 0.55 < kept / total < 0.68
+    counts = np.full(2000, 3)
+    draw = np.random.default_rng(0)
+    assert dataset.kept_counts(draw, counts, 0.99).min() == 1
+    np.testing.assert_array_equal(dataset.kept_counts(draw, counts, 0.0), counts)
 
 
 @pytest.mark.parametrize("batch", range(2, 9))
@@ -105,23 +169,23 @@ def test_a_sample_depends_on_its_key_alone(make_bags: Make) -> None:
     run = make_bags()
     bags = samples(run)
     np.testing.assert_array_equal(bags[(3, 5)][0], bags[(3, 5)][0])
-    fewer = samples(run, ids=bags.ids[5:6], turns=bags.turns[5:6])
+    fewer = samples(run, ids=bags.ids[5:6], turns=bags.turns[5:6], splits=bags.splits[5:6])
     np.testing.assert_array_equal(fewer[(3, 0)][0], bags[(3, 5)][0])
     assert bags[(4, 5)][0].tobytes() != bags[(3, 5)][0].tobytes()
 
 
-def test_tiles_are_resized_to_what_the_encoder_sees(make_bags: Make) -> None:
+@pytest.mark.parametrize("size", [0, 8, 40])
+def test_tiles_are_resized_as_the_encoder_wants_them(size: int, make_bags: Make) -> None:
     run = make_bags()
-    assert samples(run, size=8)[(0, 0)][0].shape[1:] == (8, 8, 3)
-    stored, content = dataset.read_tiles(run, "train", "p0-0", 0)
-    assert len(content) == len(stored)
-    assert stored.shape[1:] == (16, 16, 3)
-    blocks = stored.astype(float).reshape(len(stored), 8, 2, 8, 2, 3).mean(axis=(2, 4))
-    shrunk, _ = dataset.read_tiles(run, "train", "p0-0", 8)
-    np.testing.assert_allclose(shrunk, blocks, atol=1, err_msg="by area")
-    assert resize(stored, 0) is stored and resize(stored, 16) is stored
-    grown = resize(stored, 40)
-    assert grown.shape[1:] == (40, 40, 3) and abs(float(grown.mean()) - float(stored.mean())) < 2
+    model = models.parse(f"test_efficientnet:scratch:{size}", run.competition.training)
+    table = dataset.with_copies(dataset.labelled(run), np.zeros(2, np.int64))
+    bags = replace(dataset.tile_bags(run, model, table, "fit"), strength=0.0, bag=99)
+    for n in (0, 7):
+        stored, content = dataset.read_tiles(run, "train", bags.ids[n], 0)
+        assert len(content) == len(stored) and stored.shape[1:] == (16, 16, 3)
+        shown, _ = dataset.read_tiles(run, "train", bags.ids[n], size, "bicubic")
+        assert shown.shape[1] == (size or 16)
+        assert {tile.tobytes() for tile in bags[(0, n)][0]} == {tile.tobytes() for tile in shown}
 
 
 def stored_bag(run: Run, image: str) -> tuple[store.Tiles, dict[bytes, int]]:
@@ -202,6 +266,12 @@ def test_an_image_appears_as_often_as_the_turned_copies_of_its_class_say(
     assert found.index.drop_duplicates().equals(images.index)
 
 
+def test_copies_and_undersampling_stay_inside_the_training_folds(make_run: Make) -> None:
+    fit = fit_of(make_run(turned=("1", "3")), "scratch", undersample=1.0)
+    assert set(fit.samples.index) == set(fit.images.index) and not (fit.samples["fold"] == "0").any()
+    assert fit.samples["turn"].max() == 3 and set(fit.samples["role"]) == {"fold"}
+
+
 def test_a_copy_is_turned_before_it_is_augmented_and_draws_for_itself(make_bags: Make) -> None:
     run = make_bags(count=6)
     ids = dataset.labelled(run).index.to_numpy(dtype=object)
@@ -227,12 +297,40 @@ def test_turned_copies_that_make_no_sense_are_refused_with_what_to_write(
     assert "each of a, b" in caught.value.hint and "train.turned=1,3" in caught.value.hint
 
 
+def test_an_image_without_a_label_has_no_copies_and_tiles_of_its_own_split(make_bags: Make) -> None:
+    run = make_bags()
+    (run.folder("tile") / "test").rename(run.folder("tile") / "extra")
+
+    def rename(table: pd.DataFrame) -> None:
+        table.loc[table["split"] == "test", "split"] = "extra"
+
+    change_images(run, rename)
+    images = dataset.labelled(run)
+    others = pd.DataFrame({"role": "extra", "y": -1}, index=pd.Index(["t1", "t2"], dtype=object))
+    table = dataset.with_copies(pd.concat([images, others]), np.array([1, 3]))
+    assert table.loc[["t1", "t2"], "turn"].tolist() == [0, 0]
+    model = models.parse("test_efficientnet:scratch", run.competition.training)
+    bags = replace(dataset.tile_bags(run, model, table, "fit"), strength=0.0, bag=99)
+    assert all(stored.path is not None for stored in bags.pixels.values())
+    stored, _ = dataset.read_tiles(run, "extra", "t2", 0)
+    shown, n = bags[(0, len(table) - 1)]
+    assert n == len(table) - 1 and {t.tobytes() for t in shown} == {t.tobytes() for t in stored}
+
+
 def test_packed_bags_keep_their_tiles_together_channels_first() -> None:
     first, second = np.full((2, 4, 4, 3), (1, 2, 3), np.uint8), np.full((1, 4, 4, 3), 9, np.uint8)
-    packed, rows = pack([(first, 7), (second, 2)])
-    assert packed.tiles.shape == (3, 3, 4, 4) and packed.tiles[0, :, 0, 0].tolist() == [1, 2, 3]
-    assert packed.bag.tolist() == [0, 0, 1] and packed.bags == 2 and rows.tolist() == [7, 2]
-    assert packed.weight.tolist() == [1, 1, 1]
+    tiles, counts, rows = pack([(first, 7), (second, 2)])
+    assert tiles.shape == (3, 3, 4, 4) and tiles[0, :, 0, 0].tolist() == [1, 2, 3]
+    assert tiles.is_contiguous(memory_format=torch.channels_last)
+    assert counts.tolist() == [2, 1] and rows.tolist() == [7, 2]
+
+
+def test_a_batch_says_which_tile_is_of_which_bag(make_bags: Make) -> None:
+    bags = samples(make_bags())
+    for packed, rows in loader(bags, epochs(30, 8, 0, 1), 0):
+        counts = [len(bags[(0, n)][0]) for n in rows.tolist()]
+        assert packed.bag.tolist() == np.repeat(np.arange(len(counts)), counts).tolist()
+        assert packed.bags == len(rows) and packed.weight.tolist() == [1] * len(packed.tiles)
 
 
 def change_images(run: Run, change: Callable[[pd.DataFrame], None]) -> None:
