@@ -1,104 +1,71 @@
-"""Fitting every backbone on every fold: the `train` stage."""
+"""Fitting every backbone on every fold: the `train` stage.
+
+Under ``torchrun`` several processes fit together: see `kit.learn.ranks`. Those beside the first leave when
+the stage is done; it alone goes on.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import logging
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import Accelerator
-from numpy.typing import NDArray
-from safetensors.torch import save
-from torch import Tensor, nn
+from safetensors.torch import load_file, save
+from torch import nn
 from tqdm.auto import tqdm
 
 from kit import seeds
-from kit.competition import Training
-from kit.errors import SettingError, did_you_mean
-from kit.files import digest, file_digest, write_bytes, write_file, write_json
-from kit.learn import backbones, embed
-from kit.learn.backbones import Backbone
-from kit.learn.bags import BagModel, Packed
-from kit.learn.dataset import (
-    Epochs,
-    TileBags,
-    find_sections,
-    labelled,
-    loader,
-    ranges,
-    split_batches,
-    turned_copies,
-    with_copies,
+from kit.errors import KitError, SettingError, did_you_mean
+from kit.files import digest, file_digest, write_bytes, write_json
+from kit.learn import (
+    embed,
+    encode,
+    extra,
+    masks,
+    models,
+    monitor,
+    plan,
+    pooling,
+    preprocess,
+    ranks,
+    sources,
+    views,
 )
-from kit.learn.embed import Embedded, device, embeddings, standardise
+from kit.learn.bags import BagModel
+from kit.learn.checkpoint import Keeper
+from kit.learn.dataset import ids_with_tiles, labelled, turned_copies
+from kit.learn.encode import device
+from kit.learn.fit import Fit
+from kit.learn.loop import AfterEpoch, Diverged, Loop, Source
+from kit.learn.models import Model
+from kit.learn.monitor import Monitor
+from kit.learn.weights import find_weights, weights_digest
 from kit.state import Run
 
-VERSION = 2
-WARMUP = 0.1  # share of the steps in which the learning rate rises
-Batches = Iterator[tuple[int, Packed, Tensor]]
+VERSION = 3
+RETRIES = 1  # of a fit whose loss is not finite
+WITHOUT_FROZEN = ("layer_decay", "freeze", "norm", "accumulate", "precision", "compile", "preset")
+Job = tuple[Model, str]  # a model, and the fold that it does not see
 log = logging.getLogger("kit")
 
 
-@dataclass(frozen=True)
-class Hyper:
-    """What tuning may choose for one fit."""
-
-    lr: float
-    weight_decay: float
-    drop: float
-    pool: str
-    bag: int
-    augment: float
-
-
-@dataclass(frozen=True)
-class Fit:
-    """One model to fit: on which images, with which settings, under which name."""
-
-    run: Run
-    backbone: Backbone
-    hyper: Hyper
-    images: pd.DataFrame  # indexed by image_id, with y
-    purpose: str  # names the fit: all its draws depend on it
-
-    @property
-    def frozen(self) -> bool:
-        """Whether the encoder stays as it is, and embeddings stand in for tiles."""
-        return self.backbone.mode == "frozen"
-
-    @cached_property
-    def samples(self) -> pd.DataFrame:
-        """What an epoch shows: every image, and turned copies of it if they are asked for."""
-        return with_copies(self.images, turned_copies(self.run))
-
-    @property
-    def epochs(self) -> int:
-        """How long it learns; fixed, since stopping early would look at the validation fold."""
-        training = self.run.competition.training
-        return training.epochs if self.frozen else training.finetune_epochs
-
-
-def defaults(training: Training, mode: str) -> Hyper:
-    """The settings of a fit that was not tuned."""
-    lr = {"frozen": training.lr, "finetune": training.finetune_lr, "scratch": training.scratch_lr}
-    values = {f.name: getattr(training, f.name) for f in dataclasses.fields(Hyper)}
-    if mode == "frozen":
-        values["weight_decay"] = training.ridge
-    return Hyper(**(values | {"lr": lr[mode]}))
-
-
 def inputs(run: Run) -> dict[str, Any]:
-    """Digests of the pretrained weights, and the device (it changes sums)."""
-    todo = [backbones.parse(spec) for spec in run.competition.training.backbones]
-    found = {backbone.name: backbones.weights_digest(backbone, run.weights) for backbone in todo}
+    """What `reads` says and, where there are several, the number of processes (it changes sums)."""
+    count = _processes(run)
+    return reads(run) | ({"processes": count} if count > 1 else {})
+
+
+def reads(run: Run) -> dict[str, Any]:
+    """Digests of the pretrained weights, and the device (it changes sums): what tuning depends on too."""
+    found = {m.name: weights_digest(m.backbone, run.weights) for m in models.first_seeds(run)}
     return {"weights": found, "device": device().type}
 
 
@@ -109,44 +76,105 @@ def check(run: Run) -> None:
         WeightsError, SettingError: one does not.
     """
     turned_copies(run)
-    todo = [backbones.parse(spec) for spec in run.competition.training.backbones]
-    names = [backbone.name for backbone in todo]
-    if not names or len(set(names)) < len(names):
-        raise SettingError(f"train.backbones is '{', '.join(names)}'", "name each backbone once")
+    todo = models.first_seeds(run)
+    monitor.check(run.competition.training)
+    extra.check(run)
+    names = {model.backbone.encoder for model in todo}
     for name in run.weights:
-        if name not in {backbone.encoder for backbone in todo}:
-            hint = did_you_mean(name, {backbone.encoder for backbone in todo})
+        if name not in names:
+            hint = did_you_mean(name, names)
             raise SettingError(f"--weights names '{name}', which is no backbone of this run", hint)
-    for backbone in todo:
-        model = embed.new_encoder(run, backbone, drop=0.0).eval()
-        size = backbone.size or run.competition.tiles.size
-        try:
-            embed.forward(model.to(device()), np.zeros((1, size, size, 3), np.uint8), 1)
-        except (AssertionError, RuntimeError) as error:  # what timm and torch raise for a wrong size
-            wanted = backbones.preprocessing(backbone.encoder)["input_size"][-1]
-            raise SettingError(
-                f"{backbone.encoder} does not take tiles of {size} pixels: {error}",
-                f"write {backbone.encoder}:{backbone.mode}:{wanted} in train.backbones",
-            ) from error
+    for model in todo:
+        pooling.check(model.training)
+        views.coset(model.training.views, 0)
+        _check_mode(model)
+        _check_pixels(run, model)
+
+
+def _check_mode(model: Model) -> None:
+    """Say which settings of a model do nothing, since its encoder does not learn."""
+    plain = type(model.training)()
+    idle = [name for name in WITHOUT_FROZEN if getattr(model.training, name) != getattr(plain, name)]
+    if model.frozen and idle:
+        names = ", ".join(f"train.{name}" for name in idle)
+        log.info("%s is frozen: %s makes no difference to it", model.name, names)
+
+
+def _check_pixels(run: Run, model: Model) -> None:
+    """One tile goes through the whole network."""
+    backbone = model.backbone
+    network = embed.new_encoder(run, model).eval()
+    size = backbone.size or run.competition.tiles.size
+    try:
+        encode.forward(network.to(device()), np.zeros((1, size, size, 3), np.uint8), 1)
+    except (AssertionError, RuntimeError) as error:  # what timm and torch raise for a wrong size
+        wanted = preprocess.of(backbone.encoder, find_weights(backbone, run.weights)).size
+        raise SettingError(
+            f"{backbone.encoder} does not take tiles of {size} pixels: {error}",
+            f"write {backbone.encoder}:{backbone.mode}:{wanted} in train.backbones",
+        ) from error
 
 
 def run(run: Run) -> list[Path]:
-    """The stage: one file of weights a backbone and fold, each with its description."""
-    torch.set_num_threads(run.threads)
-    images = labelled(run)
-    chosen = json.loads((run.folder("tune") / "best.json").read_text())
-    outputs = []
-    jobs = [
-        (backbones.parse(spec), fold)
-        for spec in run.competition.training.backbones
-        for fold in fold_names(images)
-    ]
-    for backbone, fold in tqdm(jobs, desc="training", unit="fold"):
-        rows = images[(images["role"] == "fold") & (images["fold"] != fold)]
-        hyper = Hyper(**chosen[backbone.name][fold]["settings"])
-        fit = Fit(run, backbone, hyper, rows, f"{backbone.name} fold {fold}")
-        outputs += _train_fold(fit, fold)
+    """The stage: one file of weights a model and fold, each with its description.
+
+    A fit that fails does not end the night: the others are made, and what failed is said at the end. The
+    processes that ``torchrun`` started beside the first one leave here with exit code 0.
+
+    Raises:
+        KitError: a fit failed; the others are kept, and are not made again.
+    """
+    with ranks.joined():
+        torch.set_num_threads(run.threads)
+        if ranks.rank():
+            log.setLevel(logging.ERROR)
+        _pin(run)
+        images = labelled(run)
+        jobs = [(model, fold) for model in models.of_run(run) for fold in fold_names(images)]
+        outputs, failures = _fit_all(run, images, _affordable(run, images, jobs))
+        ranks.wait()
+    if ranks.rank():
+        raise SystemExit(0)
+    if failures:
+        whole = "\n".join(f"{error.message}\n  hint: {error.hint}" for error in failures)
+        message = f"{len(failures)} of {len(jobs)} fits failed:\n{whole}"
+        raise KitError(message, "the others are kept: mend the setting, and repeat the command")
     return outputs
+
+
+def _fit_all(run: Run, images: pd.DataFrame, jobs: Sequence[Job]) -> tuple[list[Path], list[KitError]]:
+    """Fit what is not there yet; the files, and what went wrong."""
+    chosen = json.loads((run.folder("tune") / "best.json").read_text())
+    outputs, failures = [], []
+    for model, fold in tqdm(jobs, desc="training", unit="fold", disable=bool(ranks.rank())):
+        rows = images[(images["role"] == "fold") & (images["fold"] != fold)]
+        tuned = model.having(chosen[model.name][fold]["settings"])
+        try:
+            outputs += _train_fold(Fit(run, tuned, rows, f"{model.purpose} fold {fold}"), fold)
+        except KitError as error:
+            if ranks.active() and not model.frozen and not isinstance(error, Diverged):
+                raise  # the other processes do not know of it, and would wait
+            log.error("%s", error.message)
+            failures.append(error)
+    return outputs, failures
+
+
+def _affordable(run: Run, images: pd.DataFrame, jobs: list[Job]) -> list[Job]:
+    """The jobs for which there is time: see `kit.learn.plan`."""
+    if not run.competition.training.hours:
+        return jobs
+    seconds: Callable[[Model], float] = lambda model: _projected(run, model, images)  # noqa: E731
+    if ranks.active():  # steps are made by all together, the plan by the first
+        times = {model.name: seconds(model) for model in models.first_seeds(run)}
+        seconds = lambda model: times[model.name]  # noqa: E731
+    return ranks.from_first(plan.affordable(run, jobs, seconds) if ranks.rank() == 0 else jobs)
+
+
+def forget(run: Run) -> None:
+    """Remove what the stage would go on from: records and checkpoints of fits, and the plan."""
+    for pattern in ("*/*.json", "*/*.ckpt", "*/*.log.csv", "plan.json"):
+        for path in run.folder("train").glob(pattern):
+            path.unlink(missing_ok=True)  # of several processes each comes here
 
 
 def fold_names(images: pd.DataFrame) -> list[str]:
@@ -154,37 +182,53 @@ def fold_names(images: pd.DataFrame) -> list[str]:
     return sorted(set(images.loc[images["role"] == "fold", "fold"]), key=int)
 
 
-def weights_path(run: Run, backbone: Backbone, fold: str) -> Path:
+def weights_path(run: Run, model: Model, fold: str) -> Path:
     """Where the weights of a fold's model are kept."""
-    return run.folder("train") / backbone.name / f"fold{fold}.safetensors"
+    seed = f"seed{model.seed}-" if model.seed else ""
+    return run.folder("train") / model.name / f"{seed}fold{fold}.safetensors"
 
 
 def _train_fold(fit: Fit, fold: str) -> list[Path]:
     """Fit and keep one fold's model, unless a run that was stopped has already done so."""
-    path = weights_path(fit.run, fit.backbone, fold)
+    path = weights_path(fit.run, fit.model, fold)
     beside = path.with_suffix(".json")
     key = digest([fit.run.key("train"), fit.purpose])
-    if _is_kept(path, beside, key):
+    if ranks.from_first(_is_kept(path, beside, key)):
         return [path, beside]
-    model = train(fit, path.with_suffix(".ckpt"))
-    state = {k: v.contiguous() for k, v in model.state_dict().items()}
-    write_bytes(path, save(state))
-    record = {
-        "timm": fit.backbone.encoder,
-        "mode": fit.backbone.mode,
-        "fold": fold,
-        "seed": fit.run.seed,
-        "classes": list(fit.run.competition.classes),
-        "tile": fit.run.competition.tiles.size,
-        "settings": dataclasses.asdict(fit.hyper),
-        "key": key,
-        "sha256": file_digest(path),
-        "features": int(model.head.in_features),
-        **backbones.preprocessing(fit.backbone.encoder),
-    }
-    write_json(beside, record)
+    if fit.model.frozen and ranks.rank():
+        return [path, beside]  # the first process alone fits it
+    found = _fitted(fit, path.with_suffix(".ckpt"), path.with_suffix(".log.csv"))
+    if ranks.rank():
+        return [path, beside]
+    write_bytes(path, save({k: v.contiguous() for k, v in found.network.state_dict().items()}))
+    write_json(beside, _record(fit, fold, found) | {"key": key, "sha256": file_digest(path)})
     path.with_suffix(".ckpt").unlink(missing_ok=True)
     return [path, beside]
+
+
+def _record(fit: Fit, fold: str, found: Fitted) -> dict[str, Any]:
+    """What it takes to use the weights, and how they came about."""
+    model, training = fit.model, fit.training
+    weights = find_weights(model.backbone, fit.run.weights)
+    return {
+        "timm": model.backbone.encoder,
+        "mode": model.backbone.mode,
+        "fold": fold,
+        "seed": fit.run.seed + model.seed,
+        "classes": list(fit.run.competition.classes),
+        "tile": fit.run.competition.tiles.size,
+        "size": model.backbone.size,
+        "settings": dataclasses.asdict(training),
+        "loss": training.loss,
+        "pool": training.pool,
+        "layers": training.layers,
+        "features": int(found.network.head.in_features),
+        "epochs_done": found.epochs,
+        "retries": found.retries,
+        "parts": found.parts,
+        "processes": ranks.world() if not model.frozen else 1,
+        **preprocess.of(model.backbone.encoder, weights).record(),
+    }
 
 
 def _is_kept(path: Path, beside: Path, key: str) -> bool:
@@ -195,196 +239,157 @@ def _is_kept(path: Path, beside: Path, key: str) -> bool:
     return bool(record["key"] == key and record.get("sha256") == file_digest(path))
 
 
-def train(fit: Fit, checkpoint: Path | None = None) -> BagModel:
+@dataclass(frozen=True)
+class Fitted:
+    """A network and how it came about: after how many epochs, retries, and in how many parts a batch."""
+
+    network: BagModel
+    epochs: int
+    retries: int
+    parts: int
+
+
+def train(fit: Fit, checkpoint: Path | None = None, after_epoch: AfterEpoch | None = None) -> BagModel:
     """Fit one model.
 
     Args:
-        checkpoint: kept after every epoch where an epoch takes long; a stopped run goes on from it.
+        checkpoint: kept after every epoch, and every minute within one; a stopped run goes on from it.
+        after_epoch: is given each epoch's number and network, and says whether it is enough.
+
+    Raises:
+        DataError: a class has no image to learn from.
+        SettingError: the loss is not finite, with a tenth of the rate neither; or the memory is too small.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(seeds.number(fit.run.seed, fit.purpose, "start"))
-        if fit.frozen:
-            return _train_frozen(fit)
-        model = embed.new_encoder(fit.run, fit.backbone, fit.hyper.drop, fit.hyper.pool)
-        return _loop(
-            fit, model, _tile_batches(fit), _steps(fit, fit.run.competition.training.batch), checkpoint
-        )
+    return _fitted(fit, checkpoint, None, after_epoch).network
 
 
-def _train_frozen(fit: Fit) -> BagModel:
-    views = fit.run.competition.training.views
-    stored = stored_embeddings(fit.run, fit.backbone, views)
-    mine = stored.take(fit.images.index.to_numpy(dtype=object))
-    model = BagModel(
-        None, mine.features.shape[2], len(fit.run.competition.classes), fit.hyper.pool, fit.hyper.drop
-    )
-    standardise(model, mine.features[:, 0])
-    # A pass over cached embeddings is cheap: large sets take larger steps, not more of them.
-    batch = max(fit.run.competition.training.batch, -(-len(fit.samples) // 16))
-    return _loop(fit, model, lambda first: _embedding_batches(fit, mine, batch), _steps(fit, batch), None)
+def _fitted(
+    fit: Fit, checkpoint: Path | None, logged: Path | None, after_epoch: AfterEpoch | None = None
+) -> Fitted:
+    """Fit one model; one whose loss is not finite begins again with a tenth of the rate, said aloud."""
+    fit.need_all_classes()
+    judged = None
+    keeper = Keeper(checkpoint, digest([fit.run.key("train"), fit.purpose, dataclasses.asdict(fit.training)]))
+    if fit.training.stop == "inner":
+        fit, judged = fit.aside()
+    kept = keeper.load()
+    retries = int(kept["retries"]) if kept else 0
+    while True:
+        try:
+            return _attempt(fit, judged, keeper, logged, retries, after_epoch)
+        except Diverged as error:
+            if retries == RETRIES:
+                raise
+            log.warning("%s: it begins again with a tenth of that", error.message)
+            log.warning("to choose another rate: %s", error.hint)
+            retries += 1
+            keeper.drop()
+            if logged is not None:
+                logged.unlink(missing_ok=True)
 
 
-_CACHE: dict[str, Embedded] = {}
-
-
-def stored_embeddings(run: Run, backbone: Backbone, views: int) -> Embedded:
-    """The embeddings of the train split, turned views included, read once for all folds and trials."""
-    turns = int(turned_copies(run).max())
-    key = embed.key(run, backbone, views, turns)
-    if key not in _CACHE:
-        _CACHE.clear()
-        _CACHE[key] = embeddings(run, backbone, "train", views, turns)
-    return _CACHE[key]
-
-
-def _steps(fit: Fit, batch: int) -> int:
-    """Optimiser steps of an epoch."""
-    return len(split_batches(np.arange(len(fit.samples)), batch))
-
-
-def _tile_batches(fit: Fit) -> Callable[[int], Batches]:
-    """Batches of augmented tiles from the store, beginning with any epoch."""
-    run, hyper = fit.run, fit.hyper
-    bags = TileBags(
-        run.folder("tile"),
-        fit.samples.index.to_numpy(dtype=object),
-        fit.samples["turn"].to_numpy(),
-        fit.backbone.size,
-        hyper.bag,
-        hyper.augment,
-        run.seed,
-        fit.purpose,
-    )
-    size, batch = len(fit.samples), run.competition.training.batch
-
-    def batches(first: int) -> Batches:
-        steps = _steps(fit, batch)
-        sampler = Epochs(size, batch, first, fit.epochs, run.seed, fit.purpose)
-        for step, (packed, rows) in enumerate(loader(bags, sampler, run.workers)):
-            yield first + step // steps, packed, rows
-
-    return batches
-
-
-def _embedding_batches(fit: Fit, stored: Embedded, batch: int) -> Batches:
-    """Batches of stored embeddings: some tiles of every sample's bag, some of them as augmented views."""
-    rows, turn = stored.rows(fit.samples.index), fit.samples["turn"].to_numpy()
-    sizes = stored.counts[rows]  # of the bags of the samples, whose tiles lie end to end
-    start, owner = np.cumsum(sizes) - sizes, np.repeat(np.arange(len(rows)), sizes)
-    tile = ranges((np.cumsum(stored.counts) - stored.counts)[rows], sizes)
-    sections = find_sections(owner, stored.clot[tile], stored.section[tile])
-    views = stored.features.shape[1] - int(turned_copies(fit.run).max())
-    for epoch in range(fit.epochs):
-        kept = sections.draw(seeds.rng(fit.run.seed, fit.purpose, "section", epoch))
-        present = np.bincount(owner[kept], minlength=len(rows))
-        draw = seeds.rng(fit.run.seed, fit.purpose, "epoch", epoch)
-        # Sorting random keys within each bag draws tiles without replacement, for all bags at once; the
-        # tiles of sections that were not drawn come last.
-        shuffled = np.lexsort((draw.random(len(owner)) + ~kept, owner))
-        view = _draw_views(draw, len(owner), views, fit.hyper.augment)
-        view = np.where((view == 0) & (turn[owner] > 0), views - 1 + turn[owner], view)
-        for mine in split_batches(draw.permutation(len(rows)), batch):
-            counts = np.minimum(present[mine], fit.hyper.bag)
-            drawn = shuffled[ranges(start[mine], counts)]
-            features = torch.from_numpy(stored.features[tile[drawn], view[drawn]])
-            bag = torch.from_numpy(np.repeat(np.arange(len(mine)), counts))
-            packed = Packed(features, bag, torch.ones(len(drawn)), len(mine))
-            yield epoch, packed, torch.from_numpy(mine)
-
-
-def _draw_views(draw: np.random.Generator, tiles: int, views: int, strength: float) -> NDArray[np.int64]:
-    """The view of each tile: the tile itself, or with probability ``strength`` an augmented one."""
-    if views == 1:
-        return np.zeros(tiles, np.int64)
-    other = draw.integers(1, views, tiles)
-    return np.where(draw.random(tiles) < strength, other, 0)
-
-
-def _loop(
+def _attempt(
     fit: Fit,
-    model: BagModel,
-    batches: Callable[[int], Batches],
-    steps: int,
-    checkpoint: Path | None,
-) -> BagModel:
-    """AdamW with warm-up and a cosine over a fixed number of epochs; resumes at an epoch's start."""
-    truth = torch.from_numpy(fit.samples["y"].to_numpy(dtype=np.int64, copy=True))
-    accelerator = Accelerator(
-        mixed_precision=fit.run.competition.training.precision, cpu=device().type == "cpu"
-    )
-    # With few bags and many features only a true ridge in the loss tames a frozen model's head;
-    # AdamW's decoupled decay does for the others. Turned copies are no new evidence against the ridge.
-    decay, ridge = (
-        (0.0, fit.hyper.weight_decay / (2 * len(fit.images))) if fit.frozen else (fit.hyper.weight_decay, 0.0)
-    )
-    optimiser = torch.optim.AdamW(model.parameters(), lr=fit.hyper.lr, weight_decay=decay)
-    start_at_prior(model, truth)
-    model, optimiser = accelerator.prepare(model, optimiser)
-    done = _resume(fit, model, optimiser, checkpoint)
-    penalised = [p for p in model.parameters() if p.ndim > 1] if fit.frozen else []
-    model.train()
-    epoch = -1
-    for step, (now, packed, rows) in enumerate(batches(done), start=done * steps):
-        if now != epoch:
-            _checkpoint(fit, model, optimiser, now, checkpoint if epoch >= 0 else None)
-            epoch = now
-            # Dropout must not depend on where a stopped run went on.
-            torch.manual_seed(seeds.number(fit.run.seed, fit.purpose, "dropout", epoch))
-        for group in optimiser.param_groups:
-            group["lr"] = fit.hyper.lr * schedule(step / (steps * fit.epochs))
-        with accelerator.autocast():
-            logits = model(packed.to(accelerator.device))
-        loss = nn.functional.cross_entropy(logits.float(), truth[rows].to(accelerator.device))
-        loss = loss + ridge * sum((p**2).sum() for p in penalised)
-        optimiser.zero_grad()
-        accelerator.backward(loss)
-        optimiser.step()
-    fitted: BagModel = accelerator.unwrap_model(model).cpu().eval()
-    return fitted
+    judged: pd.DataFrame | None,
+    keeper: Keeper,
+    logged: Path | None,
+    retries: int,
+    after_epoch: AfterEpoch | None,
+) -> Fitted:
+    first = ranks.rank() == 0
+    title = fit.purpose if logged and first else ""
+    watch = Monitor(logged if first else None, title, fit.training.logs if first else ())
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seeds.number(fit.run.seed, fit.purpose, "start"))
+            network, source = _begun(fit, judged)
+            loop = Loop(fit, network, source, keeper, watch, retries)
+            found = loop.run(after_epoch)
+    finally:
+        watch.close()
+    return Fitted(found, loop.progress.epoch, retries, loop.progress.parts)
 
 
-def start_at_prior(model: BagModel, truth: Tensor) -> None:
-    """Let an untrained model say the class shares: no step is spent on learning them."""
-    counts = torch.bincount(truth, minlength=model.head.out_features) + 0.5
-    with torch.no_grad():
-        model.head.bias.copy_(torch.log(counts / counts.sum()))
+def _begun(fit: Fit, judged: pd.DataFrame | None) -> tuple[BagModel, Source]:
+    """The network as it begins, on the device, and what it learns from."""
+    if fit.model.frozen:
+        network, source = sources.embedded(fit, judged)
+        return network.to(device()), source
+    network = embed.new_encoder(fit.run, fit.model)
+    assert network.encoder is not None
+    masks.without_last(network.encoder)
+    warmed = extra.warm(fit.run, fit.model)
+    if warmed is not None:
+        network.encoder.load_state_dict(load_file(warmed))
+    network = network.to(device())
+    if ranks.active() and device().type == "cuda" and fit.training.norm == "batch":
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    if not fit.training.channels_last:
+        network = network.to(memory_format=torch.contiguous_format)
+    if fit.training.compile:
+        _compile(fit, network)
+    return network, sources.tiles(fit, judged)
 
 
-def schedule(progress: float) -> float:
-    """The learning rate's factor at a share of all steps: a linear rise, then half a cosine.
-
-    >>> [round(schedule(x), 2) for x in (0.05, 0.1, 0.55, 1.0)]
-    [0.5, 1.0, 0.5, 0.0]
-    """
-    if progress < WARMUP:
-        return max(progress / WARMUP, 0.01)
-    return float(0.5 * (1 + np.cos(np.pi * (progress - WARMUP) / (1 - WARMUP))))
-
-
-def _checkpoint(fit: Fit, model: nn.Module, optimiser: Any, epoch: int, path: Path | None) -> None:
-    """Keep everything that the next epoch depends on."""
-    if path is None:
-        return
-    content = {
-        "key": _checkpoint_key(fit),
-        "epoch": epoch,
-        "model": model.state_dict(),
-        "optimiser": optimiser.state_dict(),
-    }
-    write_file(path, lambda temporary: torch.save(content, temporary))
+def _compile(fit: Fit, network: BagModel) -> None:
+    """Let torch compile the encoder, or go on without: it needs a compiler, and not every network can be."""
+    assert network.encoder is not None
+    tiles = torch.zeros(2, 3, *[fit.model.backbone.size or fit.run.competition.tiles.size] * 2)
+    try:
+        network.encoder.compile(dynamic=True)  # bags differ in length
+        with torch.inference_mode():
+            network.eval().embed(tiles.to(torch.uint8).to(device()))
+    except Exception as error:  # whatever the compilers raise
+        log.warning("%s goes on without torch.compile: %s", fit.purpose, str(error).partition("\n")[0])
+        network.encoder._compiled_call_impl = None
 
 
-def _resume(fit: Fit, model: nn.Module, optimiser: Any, path: Path | None) -> int:
-    """Load a checkpoint of this very fit; returns the epoch to go on with."""
-    if path is None or not path.is_file():
-        return 0
-    content = torch.load(path, weights_only=True)
-    if content["key"] != _checkpoint_key(fit):
-        return 0
-    model.load_state_dict(content["model"])
-    optimiser.load_state_dict(content["optimiser"])
-    return int(content["epoch"])
+def _projected(run: Run, model: Model, images: pd.DataFrame) -> float:
+    """Seconds of one fit, from a few of its steps or, of a frozen model, of its embedding passes."""
+    folds = fold_names(images)
+    rows = images[(images["role"] == "fold") & (images["fold"] != folds[0])]
+    if model.frozen:
+        return _embedding_seconds(run, model) / len(folds)
+    with torch.random.fork_rng():
+        fit = Fit(run, model, rows, f"{model.purpose} timed")
+        network, source = _begun(fit, None)
+        steps = Loop(fit, network, source, Keeper(None), Monitor()).steps_made()
+        return plan.per_step(steps) * len(source.sizes) * model.epochs
 
 
-def _checkpoint_key(fit: Fit) -> str:
-    return digest([fit.run.key("train"), fit.purpose, dataclasses.asdict(fit.hyper)])
+def _embedding_seconds(run: Run, model: Model) -> float:
+    """Of all tiles and views of the training images, from two passes of empty tiles."""
+    batch, size = run.competition.training.infer_batch, model.backbone.size or run.competition.tiles.size
+    network = embed.frozen_encoder(run, model)
+    empty = np.zeros((batch, size, size, 3), np.uint8)
+    encode.forward(network, empty, batch)
+    start = time.perf_counter()
+    encode.forward(network, empty, batch)
+    tiles = len(ids_with_tiles(run, "train")) * max(1, run.competition.tiles.count)
+    return (time.perf_counter() - start) * tiles * model.training.views / batch
+
+
+# -- several processes
+
+
+def _processes(run: Run) -> int:
+    """How many processes fit, or have fitted, this run's models together."""
+    if ranks.world() > 1:
+        return ranks.world()
+    path = _pinned(run)
+    return int(json.loads(path.read_text())) if path.is_file() else 1
+
+
+def _pinned(run: Run) -> Path:
+    return run.folder("train") / "processes.json"
+
+
+def _pin(run: Run) -> None:
+    """Note the number of processes, so that the stages behind, which have one each, know the key."""
+    path, count = _pinned(run), ranks.world()
+    if count > 1 and ranks.rank() == 0:
+        write_json(path, count)
+    elif count == 1 and path.is_file():
+        path.unlink()
+        vars(run).pop("_keys", None)  # they were made for as many processes as before
+    ranks.wait()

@@ -27,7 +27,13 @@ COLOURS = {"a": (200, 130, 130), "b": (130, 130, 200)}
 GROUPS = (4, 4, 4, 4, 4, 4, 3, 3)  # images of each; classes take turns
 PLAN = FoldPlan(k=3, holdout=3)
 TOY = Training(
-    backbones=("test_efficientnet:frozen",), epochs=8, finetune_epochs=3, batch=4, infer_batch=8, bag=3
+    backbones=("test_efficientnet:frozen",),
+    epochs=8,
+    finetune_epochs=3,
+    batch=4,
+    infer_batch=8,
+    bag=3,
+    views=1,
 )
 
 
@@ -209,7 +215,7 @@ def _bag(image: str, label: str, count: int, side: int) -> store.Tiles:
 def cut(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """``cut(run, sections, clots)``: the tiles of a bag take turns in so many sections of so many clots."""
     # The key of a run does not see what is changed here.
-    monkeypatch.setattr("kit.learn.train._CACHE", {})
+    monkeypatch.setattr("kit.learn.embed._CACHE", {})
 
     def change(run: Run, sections: int, clots: int) -> None:
         for path in run.folder("tile").glob("t*/*.npz"):

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from kit import seeds
 from kit.errors import SettingError
-from kit.learn import train
-from kit.learn.dataset import labelled, read_tiles, split_batches
+from kit.learn import embed, sources, train
+from kit.learn.dataset import labelled, read_tiles
+from kit.learn.fit import Fit
 from kit.learn.predict import predict_images
-from kit.learn.train import Fit
 from kit.state import Run
 from tests.learn.fits import Stopped, fit_of, stopping, weights_of
 
@@ -23,44 +22,84 @@ Make = Callable[..., Run]
 MODES = ("frozen", "scratch")
 
 
-def test_views_are_drawn_as_often_as_the_strength_says() -> None:
-    draw = np.random.default_rng(0)
-    counts = np.bincount(train._draw_views(draw, 30000, 3, 0.5), minlength=3) / 30000
-    np.testing.assert_allclose(counts, [0.5, 0.25, 0.25], atol=0.02)
-    assert not train._draw_views(draw, 1000, 3, 0.0).any()
-    assert not train._draw_views(draw, 1000, 1, 1.0).any()
+def drawn(fit: Fit) -> Iterator[tuple[int, int, Any]]:
+    """Epoch, sample and standardised tiles of every bag that the frozen mode draws."""
+    _, source = sources.embedded(fit, None)
+    batches = source.batches(0, 0)
+    for epoch in range(fit.model.epochs):
+        for size in source.sizes:
+            packed, rows = next(batches)
+            assert (packed.weight == 1).all(), "one section stands for a clot"
+            assert len(rows) == packed.bags == size
+            for n, row in enumerate(rows.tolist()):
+                yield epoch, row, packed.tiles[packed.bag == n].numpy()
+
+
+def known(fit: Fit) -> tuple[embed.Embedded, np.ndarray]:
+    """The embeddings of a fit's images, and their standardised mean features."""
+    stored = embed.stored(fit.run, fit.model).take(fit.images.index.to_numpy(dtype=object))
+    mean = stored.mean_features()
+    network = embed.new_head(fit.run, fit.model, mean)
+    return stored, (mean - network.center.numpy()) / network.spread.numpy()
 
 
 def test_every_epoch_of_embeddings_draws_distinct_tiles_of_every_bag(make_bags: Make) -> None:
-    run = make_bags(count=6, views=1)
-    fit = fit_of(run, bag=3)
-    stored = train.stored_embeddings(run, fit.backbone, 1).take(fit.images.index.to_numpy(dtype=object))
+    fit = fit_of(make_bags(count=6), bag=3, pool="max")
+    stored, rows = known(fit)
+    place = {tile.tobytes(): n for n, tile in enumerate(rows)}
+    start = np.cumsum(stored.counts) - stored.counts
     seen: dict[int, list[int]] = {}
-    drawn = set()
-    for epoch, packed, rows in train._embedding_batches(fit, stored, 4):
-        seen.setdefault(epoch, []).extend(rows.tolist())
-        counts = torch.bincount(packed.bag, minlength=packed.bags)
-        assert counts.tolist() == [min(3, stored.counts[row]) for row in rows]
-        for n, row in enumerate(rows):
-            mine = {tile.numpy().tobytes() for tile in packed.tiles[packed.bag == n]}
-            start = stored.counts[:row].sum()
-            own = stored.features[start : start + stored.counts[row], 0]
-            assert len(mine) == counts[n] and mine <= {tile.tobytes() for tile in own}
-            drawn |= mine
-    assert list(seen) == list(range(8)) and all(
-        sorted(r) == list(range(len(fit.images))) for r in seen.values()
+    shown = set()
+    for epoch, row, tiles in drawn(fit):
+        seen.setdefault(epoch, []).append(row)
+        mine = {place[tile.tobytes()] for tile in tiles}
+        assert len(mine) == len(tiles) == min(3, stored.counts[row])
+        assert mine <= set(range(start[row], start[row] + stored.counts[row]))
+        shown |= mine
+    assert list(seen) == list(range(8))
+    assert all(sorted(r) == list(range(len(fit.images))) for r in seen.values())
+    assert len(shown) > 0.8 * len(rows), "all tiles have their turn"
+
+
+def test_a_mean_of_tiles_is_what_the_pool_would_say(make_bags: Make) -> None:
+    run = make_bags(count=6)
+    for (_, one, mean), (_, other, tiles) in zip(
+        drawn(fit_of(run, bag=3)), drawn(fit_of(run, bag=3, pool="attention")), strict=True
+    ):
+        assert one == other
+        np.testing.assert_allclose(mean[0], tiles.mean(axis=0), atol=1e-6)
+
+
+def test_a_share_of_the_drawn_tiles_is_left_out_again(make_bags: Make) -> None:
+    run = make_bags(count=6)
+    counts = [[len(t) for _, _, t in drawn(fit_of(run, bag=6, pool="max", bag_drop=p))] for p in (0.0, 0.5)]
+    assert 0.4 < sum(counts[1]) / sum(counts[0]) < 0.75 and min(counts[1]) == 1
+
+
+def test_a_tile_shows_one_view_as_often_as_the_strength_says(make_bags: Make) -> None:
+    run = make_bags(count=6, views=4, epochs=40)
+    _, mean = known(fit_of(run))
+    means = {row.tobytes() for row in mean}
+    found = [
+        tile.tobytes() in means
+        for _, _, tiles in drawn(fit_of(run, augment=0.25, pool="max"))
+        for tile in tiles
+    ]
+    assert np.mean(found) == pytest.approx(0.75, abs=0.03)
+    assert all(
+        tile.tobytes() in means for _, _, t in drawn(fit_of(run, augment=0.0, pool="max")) for tile in t
     )
-    assert len(drawn) > 0.8 * len(stored.features), "all tiles have their turn"
 
 
-def drawn(fit: Fit, views: int = 1) -> Iterator[tuple[int, int, Any]]:
-    """Epoch, sample and tiles of every bag that the frozen mode draws."""
-    stored = train.stored_embeddings(fit.run, fit.backbone, views)
-    mine = stored.take(fit.images.index.to_numpy(dtype=object))
-    for epoch, packed, rows in train._embedding_batches(fit, mine, 4):
-        assert (packed.weight == 1).all(), "one section stands for a clot"
-        for n, row in enumerate(rows.tolist()):
-            yield epoch, row, packed.tiles[packed.bag == n].numpy()
+def test_undersampling_shows_others_of_the_frequent_class_each_time(make_run: Make) -> None:
+    fit = fit_of(make_run(turned=("3", "0")), undersample=1.0)
+    epochs: dict[int, list[int]] = {}
+    for epoch, row, _ in drawn(fit):
+        epochs.setdefault(epoch, []).append(row)
+    y = fit.samples["y"].to_numpy()
+    rare = int((y == 1).sum())
+    assert all(np.bincount(y[rows]).tolist() == [rare, rare] for rows in epochs.values())
+    assert len({tuple(sorted(rows)) for rows in epochs.values()}) > 1
 
 
 def test_an_epoch_of_embeddings_shows_one_section_of_every_clot(
@@ -68,9 +107,9 @@ def test_an_epoch_of_embeddings_shows_one_section_of_every_clot(
 ) -> None:
     run = make_bags(count=9, views=1, epochs=20)
     cut(run, 4, 2)  # sections 0 and 2 are one clot, 1 and 3 the other
-    fit = fit_of(run, bag=3)
-    stored = train.stored_embeddings(run, fit.backbone, 1).take(fit.images.index.to_numpy(dtype=object))
-    place = {tile.tobytes(): n for n, tile in enumerate(stored.features[:, 0])}
+    fit = fit_of(run, bag=3, pool="max")
+    stored, mean = known(fit)
+    place = {tile.tobytes(): n for n, tile in enumerate(mean)}
     owner = np.repeat(np.arange(len(stored.counts)), stored.counts)
     shown: dict[tuple[int, int], set[int]] = {}
     for _, row, tiles in drawn(fit):
@@ -90,47 +129,33 @@ def test_an_epoch_of_embeddings_shows_one_section_of_every_clot(
     assert shown == present, "every section has its turn"
 
 
-def reference(fit: Fit, stored: Any, batch: int) -> Iterator[tuple[list[int], bytes]]:
-    """The draws of the frozen mode as they are where no clot repeats and no image is turned."""
-    start = np.concatenate([[0], np.cumsum(stored.counts)])[:-1]
-    owner = np.repeat(np.arange(len(start)), stored.counts)
-    for epoch in range(fit.epochs):
-        draw = seeds.rng(fit.run.seed, fit.purpose, "epoch", epoch)
-        shuffled = np.lexsort((draw.random(len(owner)), owner))
-        view = train._draw_views(draw, len(owner), stored.features.shape[1], fit.hyper.augment)
-        for rows in split_batches(draw.permutation(len(start)), batch):
-            tiles = np.concatenate(
-                [shuffled[start[r] : start[r] + min(stored.counts[r], fit.hyper.bag)] for r in rows]
-            )
-            yield rows.tolist(), stored.features[tiles, view[tiles]].tobytes()
-
-
-@pytest.mark.parametrize("parts", [None, 1, 3])
-def test_embeddings_of_bags_in_which_no_clot_repeats_are_drawn_as_ever(
-    parts: int | None, make_bags: Make, cut: Callable[..., None]
-) -> None:
-    run = make_bags(count=6)
-    if parts:
-        cut(run, parts, parts)
-    fit = fit_of(run, bag=3)
-    stored = train.stored_embeddings(run, fit.backbone, 2).take(fit.images.index.to_numpy(dtype=object))
-    found = [(r.tolist(), p.tiles.numpy().tobytes()) for _, p, r in train._embedding_batches(fit, stored, 4)]
-    assert found == list(reference(fit, stored, 4))
-
-
-def test_copies_of_an_image_are_its_turned_views(make_run: Make) -> None:
-    run = make_run(turned=("1", "3"), views=1, epochs=2)
-    fit = fit_of(run)
-    mine = fit.images
-    stored = train.stored_embeddings(run, fit.backbone, 1)
-    assert stored.features.shape[1] == 1 + 3
-    views = stored.take(mine.index.to_numpy(dtype=object)).features
+@pytest.mark.parametrize("count", [1, 2])
+def test_copies_of_an_image_are_its_turned_views(count: int, make_run: Make) -> None:
+    run = make_run(turned=("1", "3"), views=count, epochs=2)
+    fit = fit_of(run, augment=0.0)
+    stored, mean = known(fit)
+    network = embed.new_head(run, fit.model, stored.mean_features())
+    turned = {
+        turn: (stored.mean_features(turn) - network.center.numpy()) / network.spread.numpy()
+        for turn in range(4)
+    }
+    assert np.array_equal(turned[0], mean)
     shown = [(epoch, tiles[0].tobytes()) for epoch, _, tiles in drawn(fit)]
     for epoch in (0, 1):
         expected = [
-            views[n, turn].tobytes() for n, y in enumerate(mine["y"]) for turn in range(1 + (1, 3)[y])
+            turned[t][n].tobytes() for n, y in enumerate(fit.images["y"]) for t in range(1 + (1, 3)[y])
         ]
         assert sorted(tiles for now, tiles in shown if now == epoch) == sorted(expected)
+
+
+def test_a_batch_in_the_middle_is_the_same_from_wherever_one_begins(make_bags: Make) -> None:
+    fit = fit_of(make_bags(count=6, views=2), bag=3)
+    _, source = sources.embedded(fit, None)
+    whole = list(source.batches(0, 0))
+    rest = list(source.batches(2, 3))
+    assert len(rest) == len(whole) - 2 * len(source.sizes) - 3
+    for (packed, rows), (other, same) in zip(rest, whole[-len(rest) :], strict=True):
+        assert torch.equal(packed.tiles, other.tiles) and torch.equal(rows, same)
 
 
 def test_every_epoch_of_tiles_shows_the_turned_copies(make_run: Make) -> None:
@@ -142,9 +167,10 @@ def test_every_epoch_of_tiles_shows_the_turned_copies(make_run: Make) -> None:
         for turn in range(1 + (1, 3)[y])
     ]
     shown: dict[int, list[bytes]] = {0: [], 1: []}
-    for epoch, packed, rows in train._tile_batches(fit)(0):
+    source = sources.tiles(fit, None)
+    for n, (packed, rows) in enumerate(source.batches(0, 0)):
         assert len(rows) == len(packed.tiles)
-        shown[epoch] += [tile.permute(1, 2, 0).numpy().tobytes() for tile in packed.tiles]
+        shown[n // len(source.sizes)] += [tile.permute(1, 2, 0).numpy().tobytes() for tile in packed.tiles]
     assert sorted(shown[0]) == sorted(shown[1]) == sorted(expected)
 
 
@@ -155,17 +181,16 @@ def test_turned_copies_change_the_class_shares_and_the_steps_of_training_alone(
     run = make_run(turned=("1", "3"), finetune_epochs=2, epochs=2)
     fit = fit_of(run, mode, lr=0.0)
     counts = np.bincount(fit.images["y"]) * (2, 4)
-    steps = []
-    whole = train._loop
-    monkeypatch.setattr(train, "_loop", lambda *a: steps.append(a[3]) or whole(*a))
     model = train.train(fit)
     shares = torch.softmax(model.head.bias.detach(), dim=0).numpy()
     np.testing.assert_allclose(shares, (counts + 0.5) / (counts + 0.5).sum(), rtol=1e-5)
-    assert steps == [counts.sum() // max(4, -(-counts.sum() // 16) if mode == "frozen" else 0)]
+    source = sources.embedded(fit, None)[1] if mode == "frozen" else sources.tiles(fit, None)
+    assert sum(source.sizes) == counts.sum()
+    assert len(source.sizes) == counts.sum() // max(4, -(-counts.sum() // 16) if mode == "frozen" else 0)
     ids = labelled(run).index.to_numpy(dtype=object)
     torch.nn.init.normal_(model.head.weight, std=0.3, generator=torch.Generator().manual_seed(0))
     plain = make_run(folder="plain")
-    found = [predict_images(r, fit.backbone, model, "train", ids) for r in (run, plain)]
+    found = [predict_images(r, fit.model, model, "train", ids) for r in (run, plain)]
     np.testing.assert_allclose(found[0], found[1], atol=1e-5)
     assert len(found[0]) == len(ids)
 
@@ -184,7 +209,7 @@ def test_a_fit_with_copies_that_was_stopped_goes_on_to_the_same_bytes(
     with monkeypatch.context() as patch:
         began = stopping(patch, -1)
         resumed = train.train(fit, checkpoint)
-    assert began == [2] and weights_of(resumed) == straight
+    assert began == [(2, 0)] and weights_of(resumed) == straight
 
 
 def test_turned_copies_are_checked_before_hours_are_spent(make_run: Make) -> None:

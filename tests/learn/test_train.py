@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +15,15 @@ from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
 from kit import state
-from kit.errors import SettingError, WeightsError
-from kit.learn import backbones, train
+from kit.errors import KitError, SettingError, WeightsError
+from kit.learn import train
 from kit.learn.bags import BagModel
 from kit.learn.dataset import labelled
+from kit.learn.fit import Fit
+from kit.learn.loop import Diverged
 from kit.learn.predict import predict_images
-from kit.learn.train import Fit
 from kit.state import Run
-from tests.learn.fits import Stopped, fit_of, stopping, weights_of
+from tests.learn.fits import Stopped, fit_of, model_of, stopping, weights_of
 
 Make = Callable[..., Run]
 MODES = ("frozen", "scratch")
@@ -31,7 +33,7 @@ def judged(fit: Fit, model: BagModel) -> float:
     """AUC on the fold that was left out."""
     images = labelled(fit.run)
     mine = images[(images["role"] == "fold") & (images["fold"] == "0")]
-    found = predict_images(fit.run, fit.backbone, model, "train", mine.index.to_numpy(dtype=object))
+    found = predict_images(fit.run, fit.model, model, "train", mine.index.to_numpy(dtype=object))
     return float(roc_auc_score(mine["y"], found[:, 1]))
 
 
@@ -55,46 +57,11 @@ def test_another_purpose_or_seed_gives_another_model(mode: str, make_run: Make) 
 
 
 def test_the_number_of_loader_workers_changes_no_byte(make_run: Make) -> None:
-    found = {weights_of(train.train(fit_of(make_run(workers=n), "scratch"))) for n in (0, 2)}
+    found = {weights_of(train.train(fit_of(make_run(workers=n), "scratch"))) for n in (0, 1, 2)}
     assert len(found) == 1
 
 
-@pytest.mark.parametrize("mode", ["scratch", "finetune"])
-@pytest.mark.parametrize("stop", ["in the second epoch", "in the third epoch"])
-def test_a_fit_that_was_stopped_goes_on_to_the_same_bytes(
-    mode: str, stop: str, make_run: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fit = fit_of(make_run(finetune_epochs=4, drop=0.5), mode)
-    straight = weights_of(train.train(fit))
-    steps, checkpoint = len(fit.images) // 4, tmp_path / "fit.ckpt"
-    done = 1 if stop == "in the second epoch" else 2
-    with monkeypatch.context() as patch:
-        began = stopping(patch, done * steps + 2)
-        with pytest.raises(Stopped):
-            train.train(fit, checkpoint)
-        assert began == [0] and checkpoint.is_file()
-    with monkeypatch.context() as patch:
-        began = stopping(patch, -1)
-        resumed = train.train(fit, checkpoint)
-    assert began == [done], "it did not begin again"
-    assert weights_of(resumed) == straight
-
-
-def test_a_fit_that_was_stopped_twice_goes_on_to_the_same_bytes(
-    make_run: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fit, checkpoint = fit_of(make_run(), "scratch"), tmp_path / "fit.ckpt"
-    straight = weights_of(train.train(fit))
-    steps = len(fit.images) // 4
-    for _ in range(2):
-        with monkeypatch.context() as patch:
-            stopping(patch, steps + 1)
-            with pytest.raises(Stopped):
-                train.train(fit, checkpoint)
-    assert weights_of(train.train(fit, checkpoint)) == straight
-
-
-@pytest.mark.parametrize("change", ["hyper", "purpose", "run"])
+@pytest.mark.parametrize("change", ["setting", "purpose", "run"])
 def test_the_checkpoint_of_another_fit_is_not_taken(
     change: str, make_run: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,7 +71,7 @@ def test_the_checkpoint_of_another_fit_is_not_taken(
         with pytest.raises(Stopped):
             train.train(first, checkpoint)
     other = {
-        "hyper": fit_of(first.run, "scratch", lr=0.1),
+        "setting": fit_of(first.run, "scratch", lr=0.1),
         "purpose": fit_of(first.run, "scratch", "other"),
         "run": fit_of(make_run(folder="seeded", seed=3), "scratch"),
     }[change]
@@ -139,52 +106,40 @@ def test_labels_decide_what_is_learned(make_run: Make) -> None:
     assert judged(fit, train.train(swapped)) < 0.1
 
 
-def test_a_mode_has_the_settings_that_are_meant_for_it(make_run: Make) -> None:
-    training = make_run(
-        ridge=0.7, weight_decay=0.01, lr=0.1, finetune_lr=0.2, scratch_lr=0.3
-    ).competition.training
-    found = {mode: train.defaults(training, mode) for mode in backbones.MODES}
-    assert {mode: hyper.lr for mode, hyper in found.items()} == {
-        "frozen": 0.1,
-        "finetune": 0.2,
-        "scratch": 0.3,
-    }
-    decays = {mode: hyper.weight_decay for mode, hyper in found.items()}
-    assert decays == {"frozen": 0.7, "finetune": 0.01, "scratch": 0.01}
-
-
 def test_weights_come_with_what_it_takes_to_use_them(finished_run: Run) -> None:
     run = finished_run
     folds = sorted(set(labelled(run)["fold"]) - {""})
     assert len(folds) == 3
-    for spec, mode, width in (("frozen", "frozen", 2), ("scratch:24", "scratch", 40)):
-        backbone = backbones.parse(f"test_efficientnet:{spec}")
+    for spec, mode, width, epochs in (("frozen", "frozen", 2, 8), ("scratch:24", "scratch", 40, 3)):
+        model = model_of(run, f"test_efficientnet:{spec}")
         for fold in folds:
-            path = train.weights_path(run, backbone, fold)
+            path = train.weights_path(run, model, fold)
             record = json.loads(path.with_suffix(".json").read_text())
             expected = {"timm": "test_efficientnet", "mode": mode, "fold": fold, "seed": 0,
                         "classes": ["a", "b"], "tile": 32, "features": 256, "interpolation": "bicubic",
-                        "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],
-                        "input_size": [3, 160, 160]}  # fmt: skip
+                        "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "pool": "mean",
+                        "input_size": [3, 160, 160], "loss": "cross-entropy", "layers": "last",
+                        "epochs_done": epochs, "retries": 0, "parts": 1, "processes": 1}  # fmt: skip
             assert {name: record[name] for name in expected} == expected
-            assert record["settings"] == dataclasses.asdict(train.defaults(run.competition.training, mode)), (
-                "nothing was tuned"
-            )
+            # JSON has no tuples.
+            settings = json.loads(json.dumps(dataclasses.asdict(model.training)))
+            assert record["settings"] == settings, "nothing was tuned"
             assert load_file(path)["head.weight"].shape == (2, 256)
             assert len(load_file(path)) >= width
             assert not path.with_suffix(".ckpt").exists()
+            assert path.with_suffix(".log.csv").is_file()
 
 
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The purposes of the fits that are made from now on."""
     made: list[str] = []
-    whole = train.train
+    whole = train._fitted
 
-    def counted(fit: Fit, checkpoint: Path | None = None) -> BagModel:
+    def counted(fit: Fit, *arguments: Any) -> train.Fitted:
         made.append(fit.purpose)
-        return whole(fit, checkpoint)
+        return whole(fit, *arguments)
 
-    monkeypatch.setattr(train, "train", counted)
+    monkeypatch.setattr(train, "_fitted", counted)
     return made
 
 
@@ -192,7 +147,11 @@ def trained(run: Run) -> dict[str, bytes]:
     for stage in ("tune", "train"):
         if not state.finished(run, stage):
             state.execute(run, stage)
-    return {path.name: path.read_bytes() for path in sorted(run.folder("train").rglob("fold*"))}
+    return {
+        path.name: path.read_bytes()
+        for path in sorted(run.folder("train").rglob("fold*"))
+        if not path.name.endswith(".csv")
+    }
 
 
 def test_a_rerun_fits_only_what_is_not_finished(make_run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,19 +159,63 @@ def test_a_rerun_fits_only_what_is_not_finished(make_run: Make, monkeypatch: pyt
     files, made = trained(run), recorded(monkeypatch)
     state.execute(run, "train")
     assert made == []
-    backbone = backbones.parse("test_efficientnet:scratch")
-    train.weights_path(run, backbone, "1").unlink()
+    model = model_of(run, "test_efficientnet:scratch")
+    train.weights_path(run, model, "1").unlink()
     state.execute(run, "train")
     assert made == ["test_efficientnet-scratch fold 1"] and trained(run) == files
-    train.weights_path(run, backbone, "2").with_suffix(".json").unlink()
+    train.weights_path(run, model, "2").with_suffix(".json").unlink()
     state.execute(run, "train")
     assert made[1:] == ["test_efficientnet-scratch fold 2"] and trained(run) == files
+
+
+def test_a_forced_stage_fits_everything_again(make_run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run("test_efficientnet:frozen")
+    files, made = trained(run), recorded(monkeypatch)
+    state.execute(run, "train", force=True)
+    assert len(made) == 3 and trained(run) == files
+
+
+def test_a_fit_that_fails_does_not_take_the_others_with_it(
+    make_run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run("test_efficientnet:frozen")
+    whole = train._attempt
+
+    def broken(fit: Fit, *arguments: Any) -> train.Fitted:
+        if fit.purpose.endswith("fold 1"):
+            raise Diverged("the loss of fold 1 is not finite", "; lr=1")
+        return whole(fit, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_attempt", broken)
+        with pytest.raises(KitError, match=r"1 of 3 fits failed:\nthe loss of fold 1"):
+            trained(run)
+    made = recorded(monkeypatch)
+    trained(run)
+    assert made == ["test_efficientnet-frozen fold 1"]
+
+
+def test_a_fit_that_was_begun_again_says_so_in_its_record(
+    make_run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run("test_efficientnet:frozen")
+    whole = train._attempt
+
+    def broken(fit: Fit, judged: Any, keeper: Any, logged: Any, retries: int, after: Any) -> train.Fitted:
+        if retries == 0:
+            raise Diverged("the loss is not finite", "; lr=1")
+        return whole(fit, judged, keeper, logged, retries, after)
+
+    monkeypatch.setattr(train, "_attempt", broken)
+    trained(run)
+    record = json.loads(train.weights_path(run, model_of(run), "0").with_suffix(".json").read_text())
+    assert record["retries"] == 1
 
 
 def test_weights_that_were_damaged_are_fitted_again(make_run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run()
     files, made = trained(run), recorded(monkeypatch)
-    path = train.weights_path(run, backbones.parse("test_efficientnet:frozen"), "0")
+    path = train.weights_path(run, model_of(run), "0")
     data = path.read_bytes()
     path.write_bytes(data[:-4] + b"\0\0\0\1")
     assert not state.finished(run, "train")
@@ -224,6 +227,31 @@ def test_other_settings_fit_everything_again(make_run: Make, monkeypatch: pytest
     made = recorded(monkeypatch)
     other = trained(make_run(epochs=9))
     assert len(made) == 3 and all(other[name] != files[name] for name in files)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"logs": ("csv", "tensorbord")}, "there is no log 'tensorbord'"),
+        ({"logs": ("csv", "wandb")}, "the package wandb is not installed"),
+        ({"mixup": 0.2, "pool": "vote"}, "mixes the vectors of bags"),
+        ({"views": 3}, "train.views=3"),
+        ({"extra": "negative"}, "needs the tiles of images without a label"),
+    ],
+)
+def test_settings_that_cannot_be_together_are_refused_first(
+    settings: dict[str, Any], message: str, make_run: Make
+) -> None:
+    with pytest.raises(SettingError, match=message):
+        train.check(make_run(**settings))
+
+
+def test_settings_that_do_nothing_for_a_frozen_model_are_said(
+    make_run: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "kit"):
+        train.check(make_run(layer_decay=0.5))
+    assert "train.layer_decay makes no difference" in caplog.text
 
 
 def test_missing_weights_are_said_before_anything_is_computed(make_run: Make) -> None:
@@ -245,12 +273,12 @@ def test_backbones_are_checked_before_hours_are_spent(make_run: Make, tmp_path: 
 @pytest.mark.parametrize(
     ("specs", "message", "hint"),
     [
-        (("test_efficientnet", "test_efficientnet:frozen"), "train.backbones is", "each backbone once"),
+        (("test_efficientnet", "test_efficientnet:frozen"), "two models of train.backbones", "NAME = "),
         (("test_resnet:scratch",), "--weights names 'test_efficientnet'", "Known: test_resnet"),
         (
             ("test_efficientnet", "vit_tiny_patch16_224:scratch"),
-            "vit_tiny_patch16_224 does not take tiles of 32",
-            "vit_tiny_patch16_224:scratch:224",
+            "vit_tiny_patch16_224 takes tiles of 224 pixels, not 32",
+            "vit_tiny_patch16_224:MODE:224",
         ),
     ],
 )
