@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import time
 import uuid
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from kit import processes
 from kit.errors import DataError, KitError, StorageError
+from kit.processes import Process
 
 # What NumPy and zipfile raise on an ``.npz`` file that is absent, damaged or not what it should be.
 DAMAGE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile)
 SAMPLE = 65536  # bytes hashed at each end of a large image
+TEMPORARY = ".tmp-"
+FORGOTTEN = 86400.0  # seconds after which a temporary file of another machine is taken for a dead one's
 
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -30,8 +36,9 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         StorageError: the disk is full, or the folder cannot be written.
     """
-    # Machines that share a folder may share process ids; the suffix stays last because writers look at it.
-    temporary = path.with_name(f".tmp-{uuid.uuid4().hex[:12]}-{path.name}")
+    # It says whose it is, for `sweep`; the suffix stays last because writers look at it.
+    owner = f"{processes.mine()}-{uuid.uuid4().hex[:8]}"
+    temporary = path.with_name(f"{TEMPORARY}{owner}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
@@ -43,12 +50,52 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def sweep(folder: Path) -> None:
+    """Delete what processes that are dead left of files that they were writing."""
+    for left in folder.rglob(f"{TEMPORARY}*"):
+        with contextlib.suppress(OSError):  # its owner, or another sweep, was faster
+            if left.is_file() and _is_abandoned(left):
+                left.unlink()
+
+
+def _is_abandoned(temporary: Path) -> bool:
+    parts = temporary.name.removeprefix(TEMPORARY).split("-", 3)
+    owner = Process.parse("-".join(parts[:3]))
+    if owner is None or owner.is_here:
+        return owner is None or owner.is_dead
+    return time.time() - temporary.stat().st_mtime > FORGOTTEN
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock that other processes wait for; ``path`` is a file for nothing else.
+
+    The system frees the lock of a process that dies.
+
+    Raises:
+        StorageError: the folder cannot be written, or its file system has no locks.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stream = stack.enter_context(path.open("ab"))
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        except OSError as error:
+            raise storage_error(error, path) or error from error
+        # Closing would not do: a fork of this process may hold the file open too.
+        stack.callback(fcntl.flock, stream, fcntl.LOCK_UN)
+        yield
+
+
 def storage_error(error: OSError, path: Path | None = None) -> KitError | None:
     """The user's version of an operating system error, or None where it is not about storage."""
     where = path or error.filename or "the work folder"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         hint = "free some space, or use another disk with --work DIR; then repeat the command"
         return StorageError(f"no space is left on the disk while writing {where}", hint)
+    if error.errno in (errno.ENOLCK, errno.ENOTSUP):
+        hint = "put the work folder on a local disk, or on a file system with locks: --work DIR"
+        return StorageError(f"{where} cannot be locked: {error.strerror}", hint)
     barred = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
     if error.errno in barred or (error.errno == errno.ENOENT and path and not path.parent.is_dir()):
         hint = "choose a folder that you can write to: --work DIR, and run from such a folder"

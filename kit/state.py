@@ -23,12 +23,16 @@ from typing import Any
 from kit import settings
 from kit.competition import Competition, Tables
 from kit.errors import StageError
-from kit.files import digest, file_digest, write_json
+from kit.files import digest, file_digest, locked, sweep, write_json
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of the flow: ``module`` has ``VERSION``, ``run(run)`` and ``inputs(run)``."""
+    """One step of the flow: ``module`` has ``VERSION``, ``run(run)`` and ``inputs(run)``.
+
+    It may have ``check(run)``: look at what was given, before anything is computed; ``forget(run)``:
+    remove what ``run`` would go on from; ``show(run)``: what a finished stage has to say.
+    """
 
     name: str
     help: str
@@ -140,6 +144,11 @@ class Run:
     def _keys(self) -> dict[str, str]:
         return {}
 
+    @cached_property
+    def checked(self) -> set[str]:
+        """The stages whose ``check`` has found nothing wrong."""
+        return set()
+
     def after(self, stage: Stage) -> tuple[str, ...]:
         """The stages that this one reads; none of the first level where its OOF files are given."""
         if stage.name == "combine" and self.external.oof:
@@ -239,33 +248,51 @@ def finished(run: Run, name: str) -> bool:
 
 
 def preflight(run: Run, names: list[str]) -> None:
-    """Before hours are spent: let every stage that is still to do check what it was given."""
+    """Before hours are spent: let every stage that is still to do check what it was given, once."""
     for name in names:
         check = getattr(STAGES[name].load(), "check", None)
-        if check is not None and not finished(run, name):
+        if check is not None and name not in run.checked and not finished(run, name):
             check(run)
+            run.checked.add(name)
 
 
-def execute(run: Run, name: str) -> None:
-    """Run one stage and record it; what it had finished before a kill is not done again."""
+def execute(run: Run, name: str, force: bool = False) -> None:
+    """Run one stage and record it; what it had finished before a kill is not done again.
+
+    Args:
+        force: do all of it again, whatever is finished.
+    """
     run.need(name)
-    for left in run.work.rglob(".tmp-*"):  # what a kill left of a file being written
-        if left.is_file():
-            left.unlink()
-    # Until it is finished again, nothing may believe that it is.
-    state = read_state(run.work)
-    if state.pop(name, None):
-        write_json(run.work / "state.json", state)
+    preflight(run, [name])
+    sweep(run.work)
+    module = STAGES[name].load()
+    forget = getattr(module, "forget", None)
+    if force and forget is not None:
+        forget(run)
+    if force or not finished(run, name):  # another process may have finished it just now
+        # Until it is finished again, nothing may believe that it is.
+        record(run.work, name, None)
     start = time.perf_counter()
-    outputs: list[Path] = STAGES[name].load().run(run)
-    state[name] = {
+    outputs: list[Path] = module.run(run)
+    content = {
         "key": run.key(name),
         "ingredients": run.ingredients(name),
         "outputs": {str(path): file_digest(path) for path in outputs},
         "seconds": round(time.perf_counter() - start, 1),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
-    write_json(run.work / "state.json", state)
+    record(run.work, name, content)
+
+
+def record(work: Path, name: str, content: dict[str, Any] | None) -> None:
+    """Note that a stage is finished, or that it is not; other processes may note others meanwhile."""
+    with locked(work / "state.lock"):
+        state = read_state(work)
+        if content is not None:
+            state[name] = content
+        elif state.pop(name, None) is None:
+            return
+        write_json(work / "state.json", state)
 
 
 def show(run: Run, name: str) -> None:

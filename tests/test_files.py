@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from kit import files
+from kit import files, processes
 from kit.errors import DataError, StorageError
+from kit.processes import Process
 
 
 def full(*_: object) -> None:
@@ -42,6 +46,48 @@ def test_a_file_is_not_there_before_it_is_whole(tmp_path: Path) -> None:
     files.write_file(tmp_path / "deep" / "a.csv", write)
     assert seen == [False]
     assert (tmp_path / "deep" / "a.csv").read_text() == "new"
+
+
+def test_a_sweep_leaves_what_living_processes_write_and_what_it_cannot_know(tmp_path: Path) -> None:
+    mine = processes.mine()
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    owners = {
+        "mine": mine,
+        "dead": Process(mine.host, dead.pid, 5),
+        "reused": Process(mine.host, mine.pid, mine.start + 1),
+        "far": Process("00000000", 1, 1),
+        "old": Process("00000000", 1, 1),
+    }
+    for name, owner in owners.items():
+        (tmp_path / f".tmp-{owner}-abcdef01-{name}").write_text("half")
+    (tmp_path / ".tmp-0123456789ab-former").write_text("half")
+    (tmp_path / "whole").write_text("all")
+    (old,) = tmp_path.glob("*-old")
+    os.utime(old, (1, 1))
+    files.sweep(tmp_path)
+    assert sorted(path.name.split("-")[-1] for path in tmp_path.iterdir()) == ["far", "mine", "whole"]
+
+
+def test_a_lock_is_held_by_one_and_freed_by_the_death_of_its_holder(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from kit import files\n"
+        "with files.locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)\n"
+    )
+    path = tmp_path / "deep" / "a.lock"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    holder = subprocess.Popen(
+        [sys.executable, "-c", program, str(path)], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    with path.open("ab") as stream, pytest.raises(BlockingIOError):
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    holder.kill()
+    holder.communicate()
+    with pytest.raises(KeyError), files.locked(path):  # what goes wrong inside frees it too
+        raise KeyError
+    with files.locked(path), files.locked(tmp_path / "b.lock"):
+        pass
 
 
 @pytest.mark.parametrize("broken", ["replace", "write"])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +22,11 @@ from kit.errors import StageError
 from kit.metrics import LogLoss
 from kit.state import External, Run, Stage, execute, finished, read_state
 
+ROOT = Path(__file__).parents[1]
+WRITER = (
+    "import sys, time; from pathlib import Path; from kit import files\n"
+    "files.write_file(Path(sys.argv[1]), lambda path: (path.write_text('half'), time.sleep(60)))\n"
+)
 TASK = Competition("toy", ("A", "B"), LogLoss(), lambda data: Tables(pd.DataFrame()))
 
 
@@ -151,18 +159,81 @@ def test_a_stage_that_fails_is_not_finished_whatever_it_was_before(
     with monkeypatch.context() as patch:
         patch.setattr(toys["first"], "run", fail)
         with pytest.raises(RuntimeError):
-            execute(make(), "first")
+            execute(make(), "first", force=True)
     assert not finished(make(), "first")
     assert set(read_state(make().work)) == {"second"}
 
 
-def test_what_a_kill_left_half_written_is_swept_away(make: Callable[..., Run]) -> None:
+def test_what_a_kill_left_half_written_is_swept_away_but_not_what_is_being_written(
+    make: Callable[..., Run], tmp_path: Path
+) -> None:
     folder = make().folder("first") / "deep"
     folder.mkdir(parents=True)
     (folder / ".tmp-123-out.txt").write_text("ha")
     (folder / "kept.txt").write_text("whole")
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(folder / "mine.txt")], env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    try:
+        while len(list(folder.glob(".tmp-*mine.txt"))) < 1:
+            assert writer.poll() is None
+            time.sleep(0.05)
+        execute(make(), "first")
+        names = sorted(path.name for path in folder.iterdir())
+        assert len(names) == 2 and names[0].endswith("-mine.txt") and names[1] == "kept.txt"
+    finally:
+        writer.kill()
+        writer.wait()
     execute(make(), "first")
     assert [path.name for path in folder.iterdir()] == ["kept.txt"]
+
+
+def test_a_stage_that_is_forced_forgets_first_what_it_would_go_on_from(
+    make: Callable[..., Run], toys: dict[str, Toy]
+) -> None:
+    told: list[str] = []
+    toys["first"].forget = lambda run: told.append("forgotten")  # type: ignore[attr-defined]
+    execute(make(), "first")
+    assert told == []
+    execute(make(), "first", force=True)
+    assert told == ["forgotten"] and toys["first"].times == 2
+
+
+def test_a_stage_checks_what_it_was_given_once_and_before_anything_is_lost(
+    make: Callable[..., Run], toys: dict[str, Toy]
+) -> None:
+    told: list[str] = []
+    toys["first"].check = lambda run: told.append("checked")  # type: ignore[attr-defined]
+    run = make()
+    state.preflight(run, ["first"])
+    execute(run, "first")
+    assert told == ["checked"]
+
+    def refuse(run: Run) -> None:
+        raise StageError("no")
+
+    toys["first"].check = refuse  # type: ignore[attr-defined]
+    toys["first"].VERSION = 2  # type: ignore[misc]
+    with pytest.raises(StageError):
+        execute(make(), "first")
+    assert toys["first"].times == 1 and "first" in read_state(make().work)
+
+
+@pytest.mark.slow
+def test_no_record_is_lost_where_many_processes_write_at_once(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from kit.state import record\n"
+        "for n in range(40): record(Path(sys.argv[1]), f'{sys.argv[2]}-{n}', {'key': n})\n"
+    )
+    crowd = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path), str(n)],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+        for n in range(4)
+    ]
+    assert [process.wait() for process in crowd] == [0] * 4
+    assert len(read_state(tmp_path)) == 4 * 40
 
 
 def test_the_state_records_key_inputs_outputs_and_cost(make: Callable[..., Run]) -> None:

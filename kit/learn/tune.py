@@ -1,40 +1,54 @@
 """Searching training settings with Optuna, honestly: the `tune` stage.
 
-Every training fold has a study of its own, and a trial is scored on inner folds cut from that
-training fold, so no setting is chosen by looking at the fold it will be judged on. Trial 0 is the
-settings as given; another trial replaces them only if it is better by more than one paired standard
-error.
+Every training fold has a study of its own, and a trial is scored on inner splits of that training fold,
+so no setting is chosen by looking at the fold it will be judged on. Trial 0 is the settings as given;
+another trial replaces them only if it is better by more than one paired standard error, and does not lose
+on fresh splits. Further seeds of a model share the settings of its first.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import pandas as pd
+import sqlalchemy
 import torch
-from numpy.typing import NDArray
-from optuna.storages import journal
+from optuna.storages import BaseStorage
+from optuna.trial import TrialState
 from tqdm.auto import tqdm
 
-from kit import seeds
-from kit.competition import Competition
+from kit import folds, state
+from kit.errors import SettingError, StageError, StorageError
 from kit.files import digest, write_json, write_table
-from kit.learn import backbones
-from kit.learn.backbones import Backbone
+from kit.learn import confirm, models, scoring, study
 from kit.learn.dataset import labelled
-from kit.learn.predict import predict_images
-from kit.learn.train import Fit, Hyper, defaults, fold_names, train
-from kit.learn.train import inputs as train_inputs
+from kit.learn.models import Model
+from kit.learn.space import defaults, propose, space
+from kit.learn.storage import journal_path, masked, open_storage
+from kit.learn.study import Search, Trials
+from kit.learn.train import fold_names
+from kit.learn.train import reads as train_inputs
 from kit.state import Run
 
-VERSION = 2
+VERSION = 4
+LEAST_FOLDS = 3  # one to judge on, one for an inner split, one to learn from
+COLUMNS = ["backbone", "fold", "trial", "state", "folds", "loss"]
 log = logging.getLogger("kit")
-Distributions = dict[str, optuna.distributions.BaseDistribution]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model without one fold, and the search for its settings, if there is one."""
+
+    model: Model
+    fold: str
+    search: Search | None
 
 
 def inputs(run: Run) -> dict[str, Any]:
@@ -42,175 +56,191 @@ def inputs(run: Run) -> dict[str, Any]:
     return train_inputs(run)
 
 
-def space(task: Competition, backbone: Backbone) -> Distributions:
-    """What a trial may choose; a bag of one has no pool and no choice of tiles, and zero stays zero."""
-    # The centre of each range is the untuned value; the frozen mode's decay is its ridge.
-    first = defaults(task.training, backbone.mode)
-    wide = 30.0 if backbone.mode == "frozen" else 5.0
-    found: Distributions = {
-        name: optuna.distributions.FloatDistribution(value / width, value * width, log=True)
-        for name, value, width in (("lr", first.lr, 4.0), ("weight_decay", first.weight_decay, wide))
-        if value
-    }
-    found["drop"] = optuna.distributions.FloatDistribution(0.0, max(0.6, first.drop))
-    found["augment"] = optuna.distributions.FloatDistribution(0.0, 1.0)
-    if task.tiles.count > 1:
-        found["pool"] = optuna.distributions.CategoricalDistribution(["mean", "attention"])
-        bags = {size for size in (2, 4, 8, 16, 32) if size <= task.tiles.count} | {first.bag}
-        found["bag"] = optuna.distributions.CategoricalDistribution(sorted(bags))
-    return found
+def check(run: Run) -> None:
+    """Training can begin, the ranges make sense, the storage answers, and there are inner splits.
+
+    Raises:
+        WeightsError, SettingError: something does not.
+    """
+    state.preflight(run, ["train"])  # what it would complain of is better known before the search
+    todo = [model for model in models.first_seeds(run) if trials_of(run, model)]
+    for model in todo:
+        space(run.competition, model)
+    if not todo:
+        return
+    if run.competition.tuning.storage:
+        with answering(run):
+            open_storage(run)
+    given = state.finished(run, "fold") or run.folds_given
+    inside = folds.training_folds(run) if given else None
+    count = run.competition.folds.k if inside is None else len(fold_names(inside))
+    by_site = inside is None and run.competition.folds.scheme == "site"  # there are as many folds as sites
+    if count < LEAST_FOLDS and not by_site:
+        hint = f"draw at least {LEAST_FOLDS} folds (fold.k={LEAST_FOLDS}), or do without: --set tune.trials=0"
+        raise SettingError(
+            f"with {count} folds, no part of a training fold can be set aside for tuning", hint
+        )
 
 
 def run(run: Run) -> list[Path]:
-    """The stage: the settings of every backbone and fold, and a table of all trials."""
+    """The stage: the settings of every backbone and fold, and tables of all trials and of fresh scores."""
     torch.set_num_threads(run.threads)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     images = labelled(run)
     images = images[images["role"] == "fold"]
-    names = fold_names(images)
-    best: dict[str, dict[str, Any]] = {}
-    rows: list[dict[str, Any]] = []
-    todo = [backbones.parse(spec) for spec in run.competition.training.backbones]
-    trials = sum(trials_of(run, backbone) for backbone in todo) * len(names)
-    with tqdm(total=trials, desc="tuning", unit="trial", disable=not trials) as bar:
-        for backbone in todo:
-            best[backbone.name] = {}
-            for fold in names:
-                study = search(run, backbone, images, fold, bar)
-                best[backbone.name][fold] = choose(run, backbone, study)
-                # Counted here: of a search that was stopped, the study has numbers of failed trials.
-                rows += [_row(backbone, fold, n, trial) for n, trial in enumerate(_finished(study))]
-    folder = run.folder("tune")
-    write_json(folder / "best.json", best)
-    columns = ["backbone", "fold", "trial", "loss", *Hyper.__dataclass_fields__]
-    write_table(folder / "trials.csv", pd.DataFrame(rows, columns=columns))
-    return [folder / "best.json", folder / "trials.csv"]
+    jobs = [
+        Job(model, fold, search_of(run, model, images, fold))
+        for model in models.first_seeds(run)
+        for fold in fold_names(images)
+    ]
+    if not any(job.search for job in jobs):
+        return _write(run, [(job, [], None) for job in jobs])
+    with answering(run):
+        storage = open_storage(run)
+        searches = [job.search for job in jobs if job.search is not None]
+        _work(storage, searches, "tuning")
+        trials = {search.name: study.finished(storage, search) for search in searches}
+        again = {
+            job.search.name: found
+            for job in jobs
+            if job.search and (found := _confirmation(run, images, job, trials[job.search.name]))
+        }
+        _work(storage, list(again.values()), "confirming")
+        checked = {name: confirm.fresh(study.finished(storage, found)) for name, found in again.items()}
+    names = [job.search.name if job.search else "" for job in jobs]
+    pairs = zip(jobs, names, strict=True)
+    return _write(run, [(job, trials.get(name, []), checked.get(name)) for job, name in pairs])
 
 
-def trials_of(run: Run, backbone: Backbone) -> int:
+def _work(storage: BaseStorage, searches: list[Search], what: str) -> None:
+    if searches:
+        with tqdm(total=sum(search.slots for search in searches), desc=what, unit="trial") as bar:
+            study.work(storage, searches, bar)
+
+
+def _confirmation(run: Run, images: pd.DataFrame, job: Job, trials: Trials) -> Search | None:
+    if job.search is None or not run.competition.tuning.confirm:
+        return None
+    return confirm.search(run, job.model, images, job.fold, job.search.name, trials)
+
+
+def show(run: Run) -> str:
+    """What was found, for the console."""
+    return confirm.text(run)
+
+
+def forget(run: Run) -> None:
+    """Delete the studies of these settings, so that every trial is done again.
+
+    Raises:
+        StageError: another process is at work on one.
+    """
+    images = labelled(run)
+    names = [study_name(run, m, fold) for m in models.first_seeds(run) for fold in fold_names(images)]
+    if not (run.competition.tuning.storage or journal_path(run).is_file()):
+        return
+    with answering(run):
+        at_work = study.forget(
+            open_storage(run), [full for name in names for full in (name, f"{name}/confirm")]
+        )
+    if at_work:
+        numbers = ", ".join(f"process {owner.pid}" for owner in at_work)
+        hint = "stop it; or leave out --force, to work together with it"
+        raise StageError(f"tune cannot begin anew: {numbers} is at work on it", hint)
+
+
+@contextlib.contextmanager
+def answering(run: Run) -> Iterator[None]:
+    """A database that goes away is no bug of ours.
+
+    Raises:
+        StorageError: it does; without its password.
+    """
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.DBAPIError) as error:
+        shown = masked(run.competition.tuning.storage)
+        hint = "look after the server, then repeat the command: it goes on with the trials that it has"
+        raise StorageError(f"tune.storage: '{shown}' does not answer any more", hint) from error
+
+
+def trials_of(run: Run, model: Model) -> int:
     """Trials a fold of this backbone: fine-tuning is searched only when asked for, since it is slow."""
     tuning = run.competition.tuning
-    return tuning.trials if backbone.mode == "frozen" or tuning.finetune else 0
+    return tuning.trials if model.frozen or tuning.finetune else 0
 
 
-def search(
-    run: Run, backbone: Backbone, images: pd.DataFrame, fold: str, bar: tqdm[Any]
-) -> optuna.Study | None:
-    """Run the trials of one backbone and fold that are not finished yet."""
-    wanted = trials_of(run, backbone)
+def study_name(run: Run, model: Model, fold: str) -> str:
+    """The study of a model without a fold: settings that change a loss have a study of their own."""
+    return f"{model.name}/fold{fold}/{digest([run.key('tune'), model.name, fold])[:12]}"
+
+
+def search_of(run: Run, model: Model, images: pd.DataFrame, fold: str) -> Search | None:
+    """The trials of one backbone and fold; ``None`` if there are to be none."""
+    wanted = trials_of(run, model)
     if not wanted:
         return None
-    if not inner_folds(run, images, fold):
+    splits = scoring.inner_splits(run, images, fold)
+    if not splits:
         log.info("no tuning without fold %s: no inner split of the rest has every class", fold)
-        bar.update(wanted)
         return None
-    name = f"{backbone.name}/fold{fold}/{digest([run.key('tune'), backbone.name, fold])[:12]}"
-    study = optuna.create_study(storage=storage(run), study_name=name, load_if_exists=True)
-    bar.update(min(len(_finished(study)), wanted))
-    first = dataclasses.asdict(defaults(run.competition.training, backbone.mode))
-    choices = space(run.competition, backbone)
-    while (done := len(_finished(study))) < wanted:
-        retry_stale(study, choices)
-        # Reseeded for each trial: a study that is reopened would repeat its first suggestions.
-        study.sampler = optuna.samplers.TPESampler(
-            seed=seeds.number(run.seed, "tune", backbone.name, fold, done) % 2**32, n_startup_trials=4
-        )
-        if done == 0 and not study.get_trials(states=(optuna.trial.TrialState.WAITING,)):
-            study.enqueue_trial({k: v for k, v in first.items() if k in choices})
-        trial = study.ask(choices)
-        settings = Hyper(**(first | trial.params))
-        losses = inner_losses(run, backbone, settings, images, fold)
-        trial.set_user_attr("losses", losses.tolist())
-        study.tell(trial, float(losses.mean()))
-        bar.update(1)
-    return study
-
-
-def storage(run: Run) -> optuna.storages.BaseStorage:
-    """A journal file in the work folder, or the database that ``tune.storage`` names."""
-    url = run.competition.tuning.storage
-    if url:
-        return optuna.storages.RDBStorage(url)
-    path = run.folder("tune") / "study.journal"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drop_torn_line(path)
-    # A kill may leave the lock behind; a lock that nobody renews for some seconds is taken over.
-    backend = journal.JournalFileBackend(
-        str(path), lock_obj=journal.JournalFileOpenLock(str(path), grace_period=5)
+    return Search(
+        study_name(run, model, fold),
+        wanted,
+        lambda slot, trials: propose(run, model, fold, slot, trials),
+        lambda slot, settings, trials: scoring.score(run, model.having(settings), splits, slot, trials),
     )
-    return optuna.storages.JournalStorage(backend)
 
 
-def drop_torn_line(path: Path) -> None:
-    """Cut off what a kill left of a line, so that the next entry begins on a line of its own."""
-    if not path.is_file():
-        return
-    content = path.read_bytes()
-    if content and not content.endswith(b"\n"):
-        with path.open("r+b") as stream:
-            stream.truncate(content.rfind(b"\n") + 1)
+def choose(model: Model, trials: Trials, checked: confirm.Fresh | None) -> dict[str, Any]:
+    """The best trial, if it beats trial 0 by more than one paired standard error and on fresh splits too.
 
-
-def retry_stale(study: optuna.Study, choices: Distributions) -> None:
-    """A trial that a kill left running is closed, and its parameters are tried again."""
-    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        # One that was stopped while it was drawn is drawn again, from the same seed.
-        if set(trial.params) == set(choices):
-            study.enqueue_trial(trial.params)
-
-
-def _finished(study: optuna.Study | None) -> list[optuna.trial.FrozenTrial]:
-    if study is None:
-        return []
-    return study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-
-
-def inner_losses(
-    run: Run, backbone: Backbone, settings: Hyper, images: pd.DataFrame, fold: str
-) -> NDArray[np.float64]:
-    """The log loss of every image of the inner validation folds ``(n,)``; ``fold`` is not looked at."""
-    losses = []
-    for inner in inner_folds(run, images, fold):
-        seen = images[(images["fold"] != fold) & (images["fold"] != inner)]
-        judged = images[images["fold"] == inner]
-        model = train(Fit(run, backbone, settings, seen, f"{backbone.name} tune {fold} {inner}"))
-        found = predict_images(run, backbone, model, "train", judged.index.to_numpy(dtype=object))
-        truth = judged["y"].to_numpy()
-        losses.append(-np.log(np.maximum(found[np.arange(len(truth)), truth], 1e-6)))
-    return np.concatenate(losses)
-
-
-def inner_folds(run: Run, images: pd.DataFrame, fold: str) -> list[str]:
-    """The inner validation folds: those that follow in turn and leave every class to learn from."""
-    names = fold_names(images)
-    place = names.index(fold)
-    others = [names[(place + n) % len(names)] for n in range(1, len(names))]
-    classes = len(run.competition.classes)
-    usable = [name for name in others if images[~images["fold"].isin([fold, name])]["y"].nunique() == classes]
-    return usable[: run.competition.tuning.inner]
-
-
-def choose(run: Run, backbone: Backbone, study: optuna.Study | None) -> dict[str, Any]:
-    """The best trial if it beats trial 0 by more than one paired standard error; else trial 0."""
-    first = dataclasses.asdict(defaults(run.competition.training, backbone.mode))
-    trials = _finished(study)
+    Args:
+        trials: those of a finished search, by slot; none where there was no search.
+        checked: what both scored on fresh splits, if they were scored there.
+    """
     if not trials:
-        return {"settings": first, "trial": None, "trials": 0}
-    start, best = trials[0], min(trials, key=lambda trial: (trial.value, trial.number))
-    gains = np.subtract(start.user_attrs["losses"], best.user_attrs["losses"])
-    error = float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else 0.0
-    taken = best if float(gains.mean()) > error else start
-    return {
-        "settings": first | taken.params,
-        "trial": trials.index(taken),
+        return {"settings": defaults(model), "trial": None, "trials": 0}
+    start, best = scoring.best_of(trials)
+    gain, error = scoring.paired(study.losses(start), study.losses(best))
+    is_better = gain > error and (checked is None or checked.gain >= 0)
+    taken = best if is_better else start
+    found = {
+        "settings": taken.user_attrs["settings"],
+        "trial": study.slot_of(taken),
         "trials": len(trials),
+        "pruned": sum(trial.state == TrialState.PRUNED for trial in trials),
         "inner_loss": taken.value,
         "inner_loss_untuned": start.value,
         "standard_error": error,
     }
+    if checked is not None:
+        fresh = checked.loss if is_better else checked.untuned
+        found |= {"fresh_loss": fresh, "fresh_loss_untuned": checked.untuned}
+    return found
 
 
-def _row(backbone: Backbone, fold: str, n: int, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
-    place = {"backbone": backbone.name, "fold": fold, "trial": n, "loss": trial.value}
-    return place | trial.params
+def _write(run: Run, found: list[tuple[Job, Trials, confirm.Fresh | None]]) -> list[Path]:
+    """``best.json``, ``trials.csv`` and ``confirm.csv``."""
+    best: dict[str, dict[str, Any]] = {}
+    rows: list[dict[str, Any]] = []
+    again: list[dict[str, Any]] = []
+    names = list(COLUMNS)
+    for job, trials, checked in found:
+        chosen = choose(job.model, trials, checked)
+        best.setdefault(job.model.name, {})[job.fold] = chosen
+        names += [name for name in defaults(job.model) if name not in names]
+        rows += [_row(job, trial) for trial in trials]
+        if trials:
+            taken = chosen["trial"] != 0
+            again.append(confirm.row(job.model, job.fold, trials, checked, taken))
+    folder = run.folder("tune")
+    write_json(folder / "best.json", best)
+    write_table(folder / "trials.csv", pd.DataFrame(rows, columns=names))
+    return [folder / "best.json", folder / "trials.csv", confirm.write(run, again)]
+
+
+def _row(job: Job, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+    """A row of ``trials.csv``: ``folds`` counts the inner splits that it has seen."""
+    place: dict[str, Any] = {"backbone": job.model.name, "fold": job.fold, "trial": study.slot_of(trial)}
+    done = {"state": trial.state.name.lower(), "folds": len(trial.user_attrs["losses"]), "loss": trial.value}
+    return {**place, **done, **trial.user_attrs["settings"]}
