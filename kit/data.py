@@ -32,24 +32,38 @@ def demo_data(task: Competition, work: Path, workers: int) -> Path:
     log.info("no --data given: this is the embedded demo, a made cohort and not the competition's")
     module = importlib.import_module(task.demo.module)
     folder, marker = work / "data", work / "data" / "demo.json"
-    made = _settings(task.demo) | {"version": module.VERSION}
-    if marker.is_file():
-        if json.loads(marker.read_text()) == made:
-            return folder
-        shutil.rmtree(folder)
+    others = {"other": task.demo.other} if task.tiles.extra and task.demo.other else {}
+    made = _settings(task.demo) | {"version": module.VERSION} | others
+    if _written(marker) == made:
+        return folder
     began = work / "data" / "begun.json"
-    if began.is_file() and json.loads(began.read_text()) != made:
+    if any(
+        old not in ({}, _without_others(made)) for old in map(_without_others, map(_written, (marker, began)))
+    ):
         shutil.rmtree(folder)
     write_json(began, made)
-    module.make(folder, DEMO_SEED, task.demo.patients, task.demo.test_patients, workers, task.demo.largest)
+    demo = task.demo
+    module.make(folder, DEMO_SEED, demo.patients, demo.test_patients, workers, demo.largest, **others)
     write_json(marker, made)
     return folder
+
+
+def _written(path: Path) -> dict[str, Any]:
+    """What a JSON file says; nothing where there is none."""
+    content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return content
+
+
+def _without_others(made: dict[str, Any]) -> dict[str, Any]:
+    """What decides the labelled part of a cohort, which the images without a label are only added to."""
+    return {name: value for name, value in made.items() if name != "other"}
 
 
 def _settings(demo: Demo) -> dict[str, Any]:
     """What the cohort depends on; how it is tiled and learned does not change it."""
     content = asdict(demo)
     content.pop("settings")
+    content.pop("other")
     return content
 
 

@@ -39,7 +39,7 @@ from kit.holdout import draw_holdout
 from kit.state import Run
 from kit.tables import check_ids, read_table
 
-VERSION = 2
+VERSION = 3
 COLUMNS = ["image_id", "unit_id", "group_id", "site", "label", "role", "fold", "fold_site"]
 KEEP_SITES = "give every image its site, or use --set fold.scheme=group-site"
 log = logging.getLogger("kit")
@@ -81,6 +81,7 @@ def run(run: Run) -> list[Path]:
     table = assign(train, plan, run.seed)
     if run.tables.extra is not None:
         extra = run.tables.extra.drop(columns="path").assign(role="extra", fold="", fold_site="")
+        extra["group_id"] = joined_groups(run).loc[extra.index]
         table = pd.concat([table, extra])
     chosen_folds(table, plan.scheme, run.folds)
     table = table.sort_index().reset_index()[COLUMNS]
@@ -103,17 +104,8 @@ def grouped(run: Run) -> pd.DataFrame:
     Raises:
         DataError: the table of near-duplicates names an image that no table has.
     """
-    train, path = run.tables.train, duplicates(run)
-    links = None
-    if path is not None:
-        links = read_table(path, ("image_id", "cluster"))
-        others = (run.tables.train, run.tables.test, run.tables.extra)
-        known = {image for table in others if table is not None for image in table.index}
-        if (lost := ~links["image_id"].isin(known)).any():
-            name, line = links["image_id"][lost].iloc[0], int(lost.to_numpy().argmax()) + 2
-            message = f"{path} line {line}: image_id '{name}' is in no table ({lost.sum()} such rows)"
-            raise DataError(message, "make the clusters from the images of this data folder")
-    joined = components(train, links)
+    train = run.tables.train
+    joined = joined_groups(run).loc[train.index]
     what = noun(run.competition.group or run.competition.unit)
     moved = joined.isin(joined[joined != train["group_id"]])
     merged = [
@@ -123,6 +115,35 @@ def grouped(run: Run) -> pd.DataFrame:
     if merged:
         log.info("%s", listed(merged))
     return train.assign(group_id=joined)
+
+
+def joined_groups(run: Run) -> pd.Series[str]:
+    """The group of every image with and without a label, by image_id: near-duplicates join both kinds.
+
+    A component is named after its smallest group that has a label, if it has one.
+
+    Raises:
+        DataError: the table of near-duplicates names an image that no table has.
+    """
+    labelled = run.tables.train["group_id"]
+    tables = [table for table in (run.tables.train, run.tables.extra) if table is not None]
+    found = components(pd.concat(tables).fillna(""), _links(run))
+    name = labelled.groupby(found.loc[labelled.index]).min()
+    return found.map(lambda group: name.get(group, group))
+
+
+def _links(run: Run) -> pd.DataFrame | None:
+    path = duplicates(run)
+    if path is None:
+        return None
+    links = read_table(path, ("image_id", "cluster"))
+    others = (run.tables.train, run.tables.test, run.tables.extra)
+    known = {image for table in others if table is not None for image in table.index}
+    if (lost := ~links["image_id"].isin(known)).any():
+        name, line = links["image_id"][lost].iloc[0], int(lost.to_numpy().argmax()) + 2
+        message = f"{path} line {line}: image_id '{name}' is in no table ({lost.sum()} such rows)"
+        raise DataError(message, "make the clusters from the images of this data folder")
+    return links
 
 
 def noun(column: str) -> str:

@@ -137,8 +137,8 @@ class Maker(ModuleType):
         self.calls: list[tuple[Any, ...]] = []
         self.killed = False
 
-    def make(self, folder: Path, *options: Any) -> None:
-        self.calls.append(options)
+    def make(self, folder: Path, *options: Any, **named: int) -> None:
+        self.calls.append((*options, *named.items()))
         with (folder / "slides.txt").open("a") as stream:
             stream.write("slide\n")
         if self.killed:
@@ -184,6 +184,23 @@ def test_how_the_demo_is_tiled_does_not_make_it_anew(maker: Maker, task: Competi
     opening.demo_data(task, tmp_path, 1)
     opening.demo_data(replace(task, demo=replace(task.demo, settings=(("tile.size", "64"),))), tmp_path, 1)
     assert len(maker.calls) == 1
+
+
+def test_patients_without_a_label_are_made_only_when_asked_for_and_beside_the_others(
+    maker: Maker, task: Competition, tmp_path: Path
+) -> None:
+    plain = replace(task, demo=replace(task.demo, other=20))
+    more = replace(plain, tiles=replace(task.tiles, extra=True))
+    for asked in (task, plain, more, more, plain, plain, more):
+        opening.demo_data(asked, tmp_path, 1)
+    given, asked_for = (opening.DEMO_SEED, 30, 24, 1, 200.0), ("other", 20)
+    assert maker.calls == [given, (*given, asked_for), given, (*given, asked_for)]
+    assert lines(tmp_path / "data") == 4, "nothing was deleted"
+    without = replace(task, tiles=more.tiles)
+    opening.demo_data(without, tmp_path, 1)
+    assert maker.calls[-1] == given, "a demo that has none is not asked for them"
+    opening.demo_data(replace(more, demo=replace(more.demo, patients=40)), tmp_path, 1)
+    assert lines(tmp_path / "data") == 1
 
 
 def test_a_demo_that_was_stopped_goes_on_and_one_of_another_size_begins_anew(

@@ -34,6 +34,30 @@ def test_near_duplicates_of_two_patients_are_kept_together_and_named(
     assert "a00002, a00009" in kit(*command).err  # another content of the file: dealt again
 
 
+def test_an_image_without_a_label_belongs_to_the_patient_whom_it_repeats(
+    kit: Callable[..., Any], data: Path, tmp_path: Path
+) -> None:
+    others = [
+        ("A0_0", "A0", "0", "", "Unknown"),
+        ("z1_0", "z1", "0", "PFO", "Other"),
+        ("z2_0", "z2", "0", "", "Unknown"),
+    ]
+    columns = ["image_id", "patient_id", "image_num", "other_specified", "label"]
+    pd.DataFrame(others, columns=columns).to_csv(data / "other.csv", index=False)
+    assert kit("fold", "strip-ai", "--data", data).code == 0
+    plain = read_strings(tmp_path / "folds" / "strip-ai.csv").set_index("image_id")
+    assert plain.loc[["A0_0", "z1_0"], "group_id"].tolist() == ["A0", "z1"]
+    near = clusters(tmp_path / "near.csv", ("a00001_0", "7"), ("A0_0", "7"), ("z1_0", "8"), ("z2_0", "8"))
+    ended = kit("fold", "strip-ai", "--data", data, "--duplicates", near)
+    table = read_strings(tmp_path / "folds" / "strip-ai.csv").set_index("image_id")
+    assert table.loc[["A0_0", "z1_0", "z2_0"], "group_id"].tolist() == ["a00001", "z1", "z1"]
+    assert "share near-duplicate" not in ended.err, "no labelled patients were joined"
+    labelled = plain["role"] != "extra"
+    pd.testing.assert_frame_equal(table[labelled], plain[labelled])
+    clusters(near, ("a00001_0", "7"), ("A0_0", "7"), ("A0_0", "9"), ("a00009_0", "9"))
+    assert "a00001, a00009" in kit("fold", "strip-ai", "--data", data, "--duplicates", near).err
+
+
 @pytest.mark.parametrize(
     ("rows", "says"),
     [

@@ -39,10 +39,13 @@ STRIP_AI = Competition(
     files="{split}/{image_id}.tif",
     reader="slide",
     tiles=TileGrid(size=224, scale=8.0, count=16),
-    training=Training(backbones=("tf_efficientnet_lite0:frozen", "test_efficientnet:scratch:64")),
+    training=Training(
+        backbones=("tf_efficientnet_lite0:frozen", "test_efficientnet:scratch:64"), layers="all"
+    ),
     # The demo's slides are a hundred times smaller: fewer, finer and smaller tiles show as much.
     demo=Demo(
         module="kit.demo.strip_ai",
+        other=20,
         settings=(
             ("tile.size", "128"),
             ("tile.scale", "2"),

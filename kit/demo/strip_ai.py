@@ -10,11 +10,12 @@ in some. That is left out of the posterior, which is about clots.)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import NormalDist
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -44,9 +45,18 @@ CENTERS = {  # training patients of each class
 SLIDES = {1: 543, 2: 68, 3: 13, 4: 4, 5: 4}  # patients with so many slides
 WHITE, GREEN, VIOLET, PINK = (255, 255, 255), (196, 211, 192), (234, 216, 254), (255, 241, 255)
 BACKGROUNDS = {1: PINK, 5: PINK, 6: GREEN, 7: GREEN, 9: VIOLET, 10: VIOLET}  # elsewhere white
+OTHERS = {  # images without a label of the task: label and other_specified
+    ("Unknown", ""): 331,
+    ("Other", "Dissection"): 33,
+    ("Other", "Hypercoagulable"): 19,
+    ("Other", "PFO"): 13,
+}
+OTHER = ("image_id", "patient_id", "image_num", "other_specified", "label")
 SEPARATION = 2.5  # between the class means of the latent, in its standard deviations
 MEGAPIXELS = (2.0, 5.5, 40.0)  # least, median and most of an ordinary slide
 FEWEST = (24, 6)  # training and test patients; with fewer the oddities would be most of the cohort
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -59,22 +69,32 @@ class Patient:
     label: str
     latent: float
     slides: tuple[SlidePlan, ...]
+    specified: str = ""  # the etiology of a label Other
 
 
 def make(
-    folder: Path, seed: int, patients: int, test_patients: int, workers: int, largest: float = 200.0
+    folder: Path,
+    seed: int,
+    patients: int,
+    test_patients: int,
+    workers: int,
+    largest: float = 200.0,
+    other: int = 0,
 ) -> None:
     """Write a cohort as the competition ships it, and ``posterior.csv`` beside its tables.
 
     One training slide has ``largest`` megapixels (none with 0). Among the training slides one is
     blank and one is cut off; one test patient has nothing but a blank slide. A slide that exists
     is left alone and the tables come last, so a run that was killed goes on where it stopped; a
-    folder therefore belongs to one seed and one size.
+    folder therefore belongs to one seed and one size. ``other.csv`` lists ``other`` patients without
+    a label of the task; those of a smaller number are among those of a larger one, and none of them
+    changes anything of the labelled patients.
 
     Raises:
         SettingError: fewer patients than it takes to hold every oddity.
     """
     people = cohort(seed, patients, test_patients, largest)
+    people += others(seed, other, [person.patient_id for person in people])
     plans = [plan for person in people for plan in person.slides]
     missing = [plan for plan in plans if not _path(folder, plan).exists()]
     # The largest first: were it last, one worker would draw it while the others wait.
@@ -101,6 +121,34 @@ def cohort(seed: int, patients: int, test_patients: int, largest: float) -> list
     taken = [person.patient_id for person in train]
     test = _people(seed, "test", _ids(seed, "test", test_patients, taken))
     return _odd_train(train, largest) + _odd_test(test)
+
+
+def others(seed: int, count: int, taken: Iterable[str]) -> list[Patient]:
+    """Patients without a label of the task, each drawn by itself: the ``count`` first of an endless row.
+
+    ``Unknown`` is a patient like those in training whose class nobody found out. ``Other`` is of
+    neither class: the clots lie between the two.
+    """
+    return [_other(seed, patient_id) for patient_id in _ids(seed, "other", count, taken)]
+
+
+def _other(seed: int, patient_id: str) -> Patient:
+    rng = seeds.rng(seed, "demo", "other", patient_id)
+    label, specified = _drawn(rng, OTHERS)
+    center = _drawn(rng, {center: sum(counts) for center, counts in CENTERS.items()})
+    totals = np.sum(list(CENTERS.values()), axis=0)
+    mean = SEPARATION * (_drawn(rng, dict(zip((-0.5, 0.5), totals, strict=True))))
+    latent = float(rng.normal(mean) if label == "Unknown" else rng.normal(0, 0.5))
+    plans = tuple(
+        _plan(seed, "other", f"{patient_id}_{number}", center, red_share(latent))
+        for number in range(_drawn(rng, SLIDES))
+    )
+    return Patient(patient_id, "other", center, label, latent, plans, specified)
+
+
+def _drawn(rng: np.random.Generator, counts: Mapping[T, int]) -> T:
+    """One of the keys, each as likely as its count says."""
+    return list(counts)[rng.choice(len(counts), p=np.array(list(counts.values())) / sum(counts.values()))]
 
 
 def posterior(latent: float) -> float:
@@ -244,9 +292,14 @@ def _draw(folder: Path, seed: int, tissues: Textures, plan: SlidePlan) -> None:
 
 def _write_tables(folder: Path, people: list[Patient]) -> None:
     """The competition's tables and the posterior, each sorted by its id."""
-    train, test = (_images(people, split) for split in ("train", "test"))
+    train, test, other = (_images(people, split) for split in ("train", "test", "other"))
     write_table(folder / "train.csv", train)
     write_table(folder / "test.csv", test.drop(columns="label"))
+    if len(other):
+        specified = other["patient_id"].map({person.patient_id: person.specified for person in people})
+        write_table(folder / "other.csv", other.assign(other_specified=specified)[list(OTHER)])
+    else:
+        (folder / "other.csv").unlink(missing_ok=True)
     sample = pd.DataFrame({"patient_id": sorted(set(test["patient_id"])), "CE": 0.5, "LAA": 0.5})
     write_table(folder / "sample_submission.csv", sample)
     write_table(folder / "posterior.csv", _posteriors(people))
@@ -265,9 +318,11 @@ def _images(people: list[Patient], split: str) -> pd.DataFrame:
 
 
 def _posteriors(people: list[Patient]) -> pd.DataFrame:
-    """The best answer for each patient: 0.5 where no slide shows a clot that can be read."""
+    """The best answer for each labelled patient: 0.5 where no slide shows a clot that can be read."""
     rows = []
     for person in people:
+        if person.split == "other":
+            continue
         readable = any(plan.kind == "clot" for plan in person.slides)
         laa = posterior(person.latent) if readable else 0.5
         rows.append((person.patient_id, person.label, 1 - laa, laa))

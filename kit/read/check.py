@@ -11,7 +11,7 @@ import pandas as pd
 from kit.parallel import run_all
 from kit.read import store
 from kit.read.tiler import Tiler
-from kit.read.tiles import load_images, sources
+from kit.read.tiles import load_images, sources, tabled
 from kit.state import Run
 
 
@@ -49,7 +49,9 @@ def check(run: Run) -> tuple[str, int]:
     keys = {(source.split, source.image_id): work.key(source) for source in sources(run)}
     wanted = [_expected(folder, row, keys) for _, row in images.iterrows()]
     found = run_all(_judge, wanted, run.workers, "check")
-    problems = [problem for problem in found if problem is not None] + _extra(folder, wanted)
+    problems = [problem for problem in found if problem is not None] + _extra(
+        folder, wanted, list(tabled(run))
+    )
     stored = [item for item in wanted if item.stored]
     if not problems:
         size = sum(item.path.stat().st_size for item in stored)
@@ -81,10 +83,13 @@ def _judge(item: Expected) -> Problem | None:
     return Problem(item.path, image, what) if what else None
 
 
-def _extra(folder: Path, wanted: list[Expected]) -> list[Problem]:
-    """Files that no image of ``images.csv`` has."""
+def _extra(folder: Path, wanted: list[Expected], splits: list[str]) -> list[Problem]:
+    """Files that no image of ``images.csv`` has, among those of the splits that are tiled today.
+
+    Those of images without a label are kept for the day when they are asked for again.
+    """
     known = {item.path for item in wanted}
-    there = {path for split in ("test", "train") for path in (folder / split).glob("*")}
+    there = {path for split in {"test", "train", *splits} for path in (folder / split).glob("*")}
     return [Problem(path, "-", "no image of images.csv has it", extra=True) for path in sorted(there - known)]
 
 

@@ -134,17 +134,19 @@ def _summary(table: pd.DataFrame, speeds: dict[str, float], workers: int) -> lis
     good = table[table["status"] == ""]
     bad = table[table["status"] != ""]
     refused = int((bad["status"] == "refused").sum())
+    unlabelled = int((table["split"] == "extra").sum())
     cores = max(1, workers)
     pixels = good["width"].astype(float) * good["height"]
     hours = good["seconds"].sum() / cores / 3600
     lines = [
         f"{len(table)} images, {pixels.sum() / 1e9:.1f} gigapixels; {len(bad) - refused}"
         f" cannot be opened, {refused} are refused",
+        *([f"  {unlabelled} of them without a label of the task (tile.extra)"] if unlabelled else []),
         *(f"  read by {how}: {n}" for how, n in good["read_by"].value_counts().items()),
         *(f"  {kind}: {speed:.0f} Mpx/s a core here" for kind, speed in speeds.items()),
         f"tile: {_duration(hours * 3600)} on {cores} workers, {_memory(good, cores):.1f} GiB of memory,"
         f" {good['disk_mib'].sum() / 1024:.2f} GiB of disk, about {good['tiles'].sum()} tiles",
-        _verdict(good, cores),
+        _verdict(good[good["split"] != "extra"], cores),  # a kernel does not see the others
     ]
     cut = good[good["note"] != ""]
     if len(cut):

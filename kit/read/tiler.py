@@ -97,7 +97,7 @@ class Tiler:
         bag = recipe(image, found, wanted, seeds.rng(self.seed, "tiles", source.image_id))
         streams = [store.encode(pixels) for pixels in _noting(bag, cuts)]
         header = self._header(source, image, found.tissue.share, found.tissue.background)
-        header |= {"grid": dataclasses.asdict(wanted), "note": note, "removed": _removed(found.tissue)}
+        header |= {"grid": deciding(wanted), "note": note, "removed": _removed(found.tissue)}
         header |= shortcuts.measure(found.overview, found.tissue.mask)
         header["clot_of"] = [] if found.sections is None else found.sections.clot.tolist()
         header["reason"] = "" if cuts else why_empty(image, found, wanted, given is not None)
@@ -129,7 +129,7 @@ class Tiler:
             "fingerprint": source.fingerprint,
             "reader": self.reader,
             "read_by": image.how,
-            "grid": dataclasses.asdict(self.wanted),
+            "grid": deciding(self.wanted),
             "seed": self.seed,
             "width": image.size[0],
             "height": image.size[1],
@@ -139,7 +139,7 @@ class Tiler:
 
     def key(self, source: Source) -> str:
         """Everything that the tiles of an image depend on."""
-        settings = [VERSION, budget.SETTINGS, self.reader, dataclasses.asdict(self.wanted), self.seed]
+        settings = [VERSION, budget.SETTINGS, self.reader, deciding(self.wanted), self.seed]
         if self.coords is not None:
             settings.append(source.coords)
         return files.digest([*settings, source.image_id, source.fingerprint])
@@ -152,6 +152,13 @@ class Tiler:
         if len(tiles):
             return _row_of(source, "ok", "", head, len(tiles))
         return _failed(source, "empty", head["reason"], head)
+
+
+def deciding(wanted: TileGrid) -> dict[str, Any]:
+    """The settings that decide what is stored of an image: which images are tiled is none of them."""
+    content = dataclasses.asdict(wanted)
+    del content["extra"]
+    return content
 
 
 def told(error: Exception, path: Path) -> tuple[str, str]:

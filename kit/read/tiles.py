@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from kit import files, parallel
-from kit.errors import DataError, StageError, listed
+from kit.errors import DataError, SettingError, StageError, listed
 from kit.read import budget, shortcuts
 from kit.read.tiler import VERSION, Source, Tiler, coords_digest
 from kit.state import Run
@@ -36,7 +36,7 @@ def inputs(run: Run) -> dict[str, Any]:
 
 
 def sources(run: Run) -> list[Source]:
-    """The training and test images, by split and id; every file is fingerprinted once a run."""
+    """The images that are tiled, by split and id; every file is fingerprinted once a run."""
     cache = vars(run)  # where the run's own cached properties live
     if "_sources" not in cache:
         cache["_sources"] = _listed_sources(run)
@@ -90,6 +90,24 @@ def load_images(run: Run) -> pd.DataFrame:
     return table.assign(**files.numbers(table[measured]))
 
 
+def tabled(run: Run) -> dict[str, pd.DataFrame]:
+    """The table of each split that is tiled: ``train``, ``test`` where there is one, ``extra`` if asked for.
+
+    Raises:
+        SettingError: images without a label are asked for, and there is no table of them.
+    """
+    tables = run.tables
+    found = {"test": tables.test, "train": tables.train}
+    if run.competition.tiles.extra:
+        if tables.extra is None:
+            raise SettingError(
+                f"tile.extra=true, and {run.data} has no table of images without a label",
+                "leave tile.extra out, or add the table and its images as the competition ships them",
+            )
+        found = {"extra": tables.extra, **found}
+    return {split: table for split, table in found.items() if table is not None}
+
+
 def _check_usable(train: pd.DataFrame) -> None:
     if (train["status"] == "ok").any():
         return
@@ -103,16 +121,14 @@ def _check_usable(train: pd.DataFrame) -> None:
 
 
 def _listed_sources(run: Run) -> list[Source]:
-    """The images of both tables with their fingerprints; an archive of thousands is read once.
+    """The images of all splits with their fingerprints; an archive of thousands is read once.
 
     Raises:
         DataError: a file of coordinates breaks a rule.
     """
-    tables = {"test": run.tables.test, "train": run.tables.train}
     images = [
         (split, str(image_id), Path(path), files.split_archive(Path(path)))
-        for split, table in tables.items()
-        if table is not None
+        for split, table in tabled(run).items()
         for image_id, path in sorted(table["path"].items())
     ]
     prints = {file: _fingerprint(file) for file in {file for *_, (file, _) in images}}

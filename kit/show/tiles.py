@@ -16,6 +16,7 @@ from urllib.parse import quote
 import cv2
 import jinja2
 import numpy as np
+import pandas as pd
 
 from kit import parallel
 from kit.errors import KitError, SettingError, StageError, did_you_mean, listed
@@ -139,18 +140,22 @@ def _hint(name: str, known: set[str], most: int = 20) -> str:
 
 
 def _labels(run: Run) -> dict[str, str]:
-    """The classes of the training images; none where the tables are not at hand any more."""
+    """What the tables say of training images, and of those without a label of the task, by image.
+
+    Nothing where the tables are not at hand any more.
+    """
     try:
-        labels = run.tables.train["label"]
+        tables = [run.tables.train, run.tables.extra]
     except KitError:
         return {}
+    labels = pd.concat([table["label"] for table in tables if table is not None])
     return {str(image_id): str(label) for image_id, label in labels.items()}
 
 
 def _drawn(source: Path, target: Path, labels: dict[str, str], row: dict[str, Any]) -> Card:
     """Draw one image from its store, unless nothing is stored of it."""
     split, image_id = row["split"], row["image_id"]
-    head = row | {"label": labels.get(image_id, "") if split == "train" else ""}
+    head = row | {"label": "" if split == "test" else labels.get(image_id, "")}
     card = partial(Card, image_id, split, head["label"], note=head.get("note", ""), facts=_summary(head))
     paths = [store.path_of(target / kind, split, image_id) for kind in ("images", "small")]
     picture, thumbnail = (path.with_suffix(end) for path, end in zip(paths, (".png", ".webp"), strict=True))

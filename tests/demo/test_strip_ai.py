@@ -21,6 +21,7 @@ from kit.demo.strip_ai import (
     apportion,
     cohort,
     make,
+    others,
     posterior,
     red_share,
 )
@@ -52,6 +53,63 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def people() -> list[Patient]:
     with small_slides():
         return cohort(0, 24, 6, 0)
+
+
+@pytest.fixture(scope="module")
+def added(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same cohort with patients without a label of the task, made all at once."""
+    made = tmp_path_factory.mktemp("added")
+    with small_slides():
+        make(made, seed=0, patients=24, test_patients=6, workers=2, largest=0, other=8)
+    return made
+
+
+def test_patients_without_a_label_change_nothing_of_the_others(folder: Path, added: Path) -> None:
+    plain, more = bytes_of(folder), bytes_of(added)
+    assert {name: more.get(name) for name in plain} == plain
+    new = set(more) - set(plain)
+    table = read_strings(added / "other.csv")
+    assert list(table) == ["image_id", "patient_id", "image_num", "other_specified", "label"]
+    assert new == {"other.csv", *(f"other/{image}.tif" for image in table["image_id"])}
+    assert table["image_id"].is_monotonic_increasing and table["patient_id"].nunique() == 8
+    known = {
+        *read_strings(added / "train.csv")["patient_id"],
+        *read_strings(added / "test.csv")["patient_id"],
+    }
+    assert not known & set(table["patient_id"])
+    for image in table["image_id"]:
+        pixels = read(added / "other" / f"{image}.tif")
+        assert 0.11e6 < pixels.shape[0] * pixels.shape[1] < 0.41e6 and pixels.std() > 5
+
+
+def test_patients_without_a_label_are_added_to_a_cohort_and_taken_away(
+    folder: Path, added: Path, tmp_path: Path
+) -> None:
+    with small_slides():
+        make(tmp_path, seed=0, patients=24, test_patients=6, workers=2, largest=0, other=3)
+        few = read_strings(tmp_path / "other.csv")
+        make(tmp_path, seed=0, patients=24, test_patients=6, workers=2, largest=0, other=8)
+        assert bytes_of(tmp_path) == bytes_of(added)
+        assert set(few["image_id"]) < set(read_strings(added / "other.csv")["image_id"])
+        make(tmp_path, seed=0, patients=24, test_patients=6, workers=2, largest=0)
+    assert {"other.csv"} == set(bytes_of(added)) - set(bytes_of(tmp_path))
+    assert (tmp_path / "posterior.csv").read_bytes() == (folder / "posterior.csv").read_bytes()
+
+
+def test_patients_without_a_label_are_of_either_class_or_of_neither() -> None:
+    people = others(0, 400, ())
+    of = {label: [p for p in people if p.label == label] for label in ("Unknown", "Other")}
+    assert len(of["Unknown"]) / 400 == pytest.approx(0.84, abs=0.05)
+    assert all((person.specified != "") == (person.label == "Other") for person in people)
+    latents = {label: np.array([p.latent for p in some]) for label, some in of.items()}
+    # A mixture 72 : 28 about -1.25 and 1.25; and one heap in between.
+    assert latents["Unknown"].mean() == pytest.approx(1.25 * (0.28 - 0.72), abs=0.25)
+    assert latents["Unknown"].std() == pytest.approx(1.5, abs=0.15)
+    assert abs(latents["Other"].mean()) < 0.2 and latents["Other"].std() == pytest.approx(0.5, abs=0.1)
+    assert (
+        {person.split for person in people} == {plan.split for p in people for plan in p.slides} == {"other"}
+    )
+    assert people[:20] == others(0, 20, ())
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
