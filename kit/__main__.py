@@ -7,10 +7,11 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from kit import cluster, competition, settings, state
+from kit import cluster, competition, recipe, settings, state
 from kit.commands import COMMANDS, STAGE_OPTIONS, add_scheduler, need_predictions
 from kit.data import demo_data, open_data
 from kit.errors import KitError, SettingError, did_you_mean
@@ -56,6 +57,7 @@ def run_one(arguments: list[str]) -> int:
     """Run the named stage, or say that it is finished. Returns 1 where an audit or check found something."""
     check_stage(arguments)
     options = stage_parser().parse_args(arguments)
+    check_alone(options.stage)
     run = make_run(options)
     if options.stage in STAGE_OPTIONS and (said := STAGE_OPTIONS[options.stage].act(run, options)):
         text, code = said
@@ -69,13 +71,14 @@ def run_one(arguments: list[str]) -> int:
     else:
         if options.stage == "combine":
             need_predictions(run)
-        state.execute(run, options.stage)
+        state.execute(run, options.stage, force=options.stage in options.force)
     state.show(run, options.stage)
     return 0
 
 
 def run_flow(arguments: list[str] | None = None) -> None:
     """Every stage in order; finished ones are skipped by key."""
+    check_alone("the whole flow")
     options = flow_parser().parse_args(arguments)
     for name in options.force:
         if name not in STAGES:
@@ -88,7 +91,7 @@ def run_flow(arguments: list[str] | None = None) -> None:
             log.info("== %s: finished before", stage.name)
             continue
         log.info("== %s: %s", stage.name, stage.help)
-        state.execute(run, stage.name)
+        state.execute(run, stage.name, force=stage.name in options.force)
     for name in wanted:
         state.show(run, name)
 
@@ -101,6 +104,20 @@ def check_stage(arguments: list[str]) -> None:
     known = [*STAGES, *COMMANDS]
     if name and name not in known:
         raise SettingError(f"there is no stage '{name}'", did_you_mean(name, known))
+
+
+def check_alone(what: str) -> None:
+    """Of processes that ``torchrun`` starts together, only `train` has use.
+
+    Raises:
+        SettingError: there are several, and this is another stage.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count > 1 and what != "train":
+        raise SettingError(
+            f"{what} takes one process, and torchrun has started {count}",
+            "type it without torchrun; only train fits one model with several",
+        )
 
 
 def stage_parser() -> argparse.ArgumentParser:
@@ -243,7 +260,8 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     "models": {
-        "--weights": FILES | {"help": "pretrained weights of a backbone; nothing is ever downloaded"},
+        "--weights": FILES
+        | {"help": "pretrained weights of a backbone, or a folder of them; nothing is ever downloaded"},
     },
     "predictions made elsewhere": {
         "--oof": FILES | {"help": "out-of-fold predictions made elsewhere, for combine and evaluate"},
@@ -255,6 +273,13 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     "settings": {
+        "--recipe": {
+            "action": "append",
+            "default": [],
+            "metavar": "NAME|FILE",
+            "help": f"settings from a file, below --set: {', '.join(recipe.names())}, or the path of your own"
+            " .toml; given twice, the second is above the first",
+        },
         "--set": FILES
         | {
             "dest": "settings",
@@ -293,7 +318,10 @@ def make_run(options: argparse.Namespace) -> Run:
     chosen = [settings.split(pair) for pair in options.settings]
     if options.duplicates:
         chosen.append(("fold.duplicates", str(options.duplicates)))
-    task = settings.apply(task, [*(task.demo.settings if demo else ()), *chosen])
+    task = settings.apply(task, task.demo.settings if demo else ())
+    for asked in options.recipe:
+        task = recipe.apply(task, asked)
+    task = settings.apply(task, chosen)
     name = f"{task.name}-demo" if demo else task.name
     work = options.work / name
     data = demo_data(task, work, options.workers) if demo else open_data(options.data, work)
@@ -306,7 +334,7 @@ def make_run(options: argparse.Namespace) -> Run:
         seed=options.seed,
         threads=options.threads,
         workers=options.workers,
-        weights=pairs(options.weights, "--weights"),
+        weights=weights_files(options.weights),
         external=External(pairs(options.oof, "--oof"), pairs(options.test, "--test"), options.meta),
         asked=options.competition,
         fold_table=options.folds or getattr(options, "out", None),
@@ -316,15 +344,27 @@ def make_run(options: argparse.Namespace) -> Run:
     )
 
 
-def pairs(values: Sequence[str], option: str) -> dict[str, Path]:
+def weights_files(values: Sequence[str]) -> dict[str, Path]:
+    """The files of ``--weights``; a folder stands for all that it lists."""
+    found = pairs(values, "--weights", folders=True)
+    plain = all(path.is_file() and name.replace("_", "").isalnum() for name, path in found.items())
+    if plain and all(name == name.lower() for name in found):
+        return found  # no folder and no name of a hub: nothing to look up, and torch need not be loaded
+    expanded: dict[str, Path] = import_module("kit.learn.weights").expand(found)
+    return expanded
+
+
+def pairs(values: Sequence[str], option: str, folders: bool = False) -> dict[str, Path]:
     """``NAME=FILE`` words as a dictionary of files that exist; a bare FILE is named by its stem."""
     found: dict[str, Path] = {}
     for value in values:
         name, equals, file = value.partition("=")
-        name, file = (name, file) if equals else (Path(value).stem, value)
+        if not equals:
+            path = Path(value)
+            name, file = (path.name if path.is_dir() else path.stem), value
         if name in found:
             raise SettingError(f"{option} names '{name}' twice", "give every file its own NAME=")
-        if not Path(file).is_file():
+        if not (Path(file).is_file() or (folders and Path(file).is_dir())):
             raise SettingError(f"{option} {name}: {file} is not a file", "check the path")
         found[name] = Path(file)
     return found

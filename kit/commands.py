@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from kit.errors import StageError
 from kit.state import Run, finished
@@ -194,4 +195,52 @@ def _tile(run: Run, options: argparse.Namespace) -> tuple[str, int] | None:
     return import_module("kit.read.export").export(run, options.export), 0
 
 
-STAGE_OPTIONS = {"fold": StageOptions(_fold_options, _fold), "tile": StageOptions(_tile_options, _tile)}
+class _AsSetting(argparse.Action):
+    """Appends ``KEY=VALUE`` to what ``--set`` was given; ``metavar`` stays what the help shows."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        namespace.settings = [*namespace.settings, f"{self.const}={values}"]
+
+
+def _tune_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--storage",
+        action=_AsSetting,
+        const="tune.storage",
+        dest="settings",
+        metavar="URL",
+        help="keep the studies in a database, for example postgresql+psycopg://user@host/db (its password in"
+        " ~/.pgpass), not in a journal file in the work folder; run_all.py takes it as --set"
+        " tune.storage=URL. Type the same command (and --threads) again, in another terminal or, with a"
+        " database, on another machine that has tiled the same data: the processes share the trials, and all"
+        " end with the same settings. One that dies has its trials repeated; no result depends on the place",
+    )
+
+
+def _predict_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--pictures",
+        nargs="*",
+        metavar="ID",
+        help="instead of predicting, draw what each tile of these images counted (none named: of all)",
+    )
+
+
+def _predict(run: Run, options: argparse.Namespace) -> tuple[str, int] | None:
+    if options.pictures is None:
+        return None
+    return import_module("kit.show.attention").pictures(run, options.pictures), 0
+
+
+STAGE_OPTIONS = {
+    "fold": StageOptions(_fold_options, _fold),
+    "tile": StageOptions(_tile_options, _tile),
+    "tune": StageOptions(_tune_options, lambda run, options: None),
+    "predict": StageOptions(_predict_options, _predict),
+}

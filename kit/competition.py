@@ -50,6 +50,7 @@ class TileGrid:
     overview: int = 32  # level-0 pixels an overview pixel
     sections: bool = True  # find repeated sections and weigh their tiles
     index: bool = True  # read tiled TIFF by its own index; false: everything through OpenSlide
+    extra: bool = False  # tile the images without a label of the task too (other.csv)
     skip: bool = True  # do not decode tiles whose byte counts say that they are blank
     slide_seconds: float = 120.0  # projected, of one core, above which a slide gets fewer, coarser tiles
     slide_mib: float = 1024.0  # the same for memory; both cut down the recipe grid alone
@@ -62,31 +63,66 @@ class Tuning:
     trials: int = 6  # trials a backbone and fold; 0 keeps the settings of `train`
     inner: int = 2  # inner validation folds a trial
     finetune: bool = False  # also tune backbones that are fine-tuned (slow)
+    sampler: Literal["tpe", "random"] = "tpe"
+    prune: bool = True  # stop trials that lose on the first inner folds, or in the first epochs
+    confirm: int = 2  # fresh inner splits on which winner and default are scored again; 0: not at all
     storage: str = ""  # an Optuna RDB URL; a journal file in the work folder if empty
 
 
 @dataclass(frozen=True)
 class Training:
-    """How one backbone learns."""
+    """How one backbone learns. A single one may differ: see ``kit.learn.models``."""
 
     # "encoder:mode:pixels": mode is frozen | finetune | scratch; pixels may be left out
     backbones: tuple[str, ...] = ("tf_efficientnet_lite0:frozen",)
+    seeds: int = 1  # times that every model is fitted, each with a seed of its own
+    hours: float = 0.0  # projected, above which the last seeds, then models, are left out; 0: no bound
+    # -- how long
     epochs: int = 30  # of the frozen mode
     finetune_epochs: int = 12  # of the other modes
+    shorten: float = 1.0  # factor on every number of epochs, for a slow machine
+    stop: Literal["fixed", "inner"] = "fixed"  # inner: early stopping on a part of the training fold
+    patience: int = 5  # epochs without gain before plateau lowers the rate; thrice that before inner stops
+    factor: float = 0.1  # ... by which plateau lowers it
+    schedule: Literal["cosine", "one-cycle", "plateau", "constant"] = "cosine"
+    # -- steps
     batch: int = 16  # bags a step
+    accumulate: int = 1  # parts in which a batch goes through the network
     infer_batch: int = 32  # tiles a forward pass when predicting; part of the result
+    optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
     lr: float = 1e-2  # of the frozen mode
     finetune_lr: float = 3e-4
     scratch_lr: float = 3e-3
+    layer_decay: float = 1.0  # factor on the rate from each block to the one before it
+    freeze: int = 0  # first epochs in which the encoder stays as it is
+    norm: Literal["batch", "kept"] = "batch"  # kept: batch norm keeps its pretrained statistics
+    average: Literal["none", "ema", "swa"] = "none"  # which average of the weights is the model
+    ema: float = 0.99  # decay of the average, a step
+    # -- against learning by heart
     ridge: float = 0.5  # L2 of the frozen mode, like 1 / C of a logistic regression
     weight_decay: float = 0.05  # of the other modes
     drop: float = 0.2
-    pool: Literal["mean", "attention"] = "mean"
+    smoothing: float = 0.0  # share of the label that goes to all classes
+    mixup: float = 0.0  # parameter of the beta distribution that mixes two bags; 0: no mixing
+    # -- what is shown
+    pool: Literal["mean", "max", "attention", "heads", "transformer", "vote"] = "mean"
     bag: int = 8  # tiles drawn from a bag in an epoch
+    bag_drop: float = 0.0  # share of the drawn tiles that are left out again
     turned: tuple[str, ...] = ()  # turned copies of a training image, by class in its order: "1,3"
+    undersample: float = 0.0  # at most so many images of a class for each of the rarest; 0: all
     augment: float = 0.5  # strength, 0 to 1
-    views: int = 2  # stored views a tile in frozen mode; the first is the tile itself
+    preset: Literal["light", "histology", "flips"] = "light"
+    layers: Literal["last", "all"] = "last"  # stages of the encoder whose features are taken
+    views: Literal[1, 2, 4, 8] = 4  # symmetric views of a tile, whose features are averaged
+    # -- the loss
+    loss: Literal["cross-entropy", "balanced", "metric", "binary"] = "cross-entropy"
+    extra: Literal["none", "negative", "class", "pretrain"] = "none"  # what unlabelled images are good for
+    extra_epochs: int = 5  # of the warm-up on all images without labels
+    # -- the machine
     precision: Literal["no", "bf16", "fp16"] = "no"  # of training; predictions are always fp32
+    channels_last: bool = True
+    compile: bool = False  # torch.compile
+    logs: tuple[str, ...] = ("csv",)  # csv, tensorboard, wandb (offline, where it is installed)
 
 
 @dataclass(frozen=True)
@@ -94,6 +130,7 @@ class SecondLevel:
     """From out-of-fold tables to calibrated probabilities."""
 
     method: str = "ridge pool"  # or "POOL + CALIBRATOR", or choose; see kit.combine.choose
+    models: tuple[str, ...] = ()  # the models that are blended; empty: all
     unsafe: bool = False  # allow methods that are known to lose
     site_prior: bool = False  # shrunken class shares of known sites; see kit.combine.side
     fusion: bool = False  # metadata as one more model
@@ -110,6 +147,7 @@ class Demo:
     patients: int = 120
     test_patients: int = 24
     largest: float = 200.0  # megapixels of the largest slide; 0: no such slide
+    other: int = 0  # patients without a label of the task, made only where tile.extra is asked for
     settings: tuple[tuple[str, str], ...] = ()  # what the demo sets, below the user's --set
 
 

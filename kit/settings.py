@@ -43,7 +43,36 @@ tile.slide_seconds, tile.slide_mib: a slide that would cost more, by its header,
 tile.sections=false does not look for repeated sections; tile.index=false reads all through OpenSlide;
 tile.skip=false decodes tiles that are blank by their byte counts too
 The demo's slides are small: it sets tile.size=128, tile.scale=2, tile.count=8 and train.bag=4.""",
+    "tune": """
+tune.trials trials a model and fold, each scored on tune.inner inner folds of whole patients; 0: none
+tune.confirm: winner and untuned are scored again on so many fresh splits, so that luck is not chosen
+tune.finetune=true tunes models that are not frozen too; tune.prune=false lets every trial finish
+A model may say what is searched for it: lr=1e-5..1e-3 (between), pool=mean|attention (one of)""",
+    "train": """
+models (train.backbones), separated by commas: encoder:mode:pixels; mode and pixels may be left out
+  frozen    embeddings are computed once, pool and head learn
+  finetune  everything learns, from weights (--weights, or packaged)
+  scratch   everything learns, from a random start
+with a name and settings of its own: "slow = resnet50:finetune:224; lr=1e-7; epochs=60". lr, epochs and
+weight_decay mean those of the model's mode. Many models are best written as a file: --recipe FILE
+train.seeds fits every model so often; train.hours leaves out last what projected times do not allow
+train.stop=inner stops early by a part of the training fold; train.shorten scales all numbers of epochs
+train.schedule: cosine, one-cycle, plateau (train.patience epochs without gain: rate x train.factor), constant
+train.optimiser: adamw, adam, sgd; train.average: none, ema (train.ema), swa
+train.layer_decay: rate of a block x that of the one above it; train.freeze: first epochs of the head alone
+train.norm=kept: batch norm keeps pretrained statistics; train.accumulate: parts of a batch, to save memory
+train.loss: cross-entropy, balanced (classes count the same), metric (as the metric counts them), binary (one
+yes or no a class); train.smoothing: share of a label for all classes; train.mixup: beta of mixing two bags
+train.pool: mean, max, attention, heads (several attentions), transformer, vote (tiles vote by themselves)
+train.bag tiles are drawn from a bag, a share train.bag_drop left out; train.views: 1, 2, 4 or 8 turned and
+mirrored views of a tile; train.preset: light, histology, flips, at a strength of train.augment (0 to 1)
+train.layers=all: features of all stages; train.turned=1,3: turned copies of a training image, by class;
+train.undersample=2: at most two images of a class for each of the rarest
+train.extra, what images without a label are for: none, negative, class, pretrain (train.extra_epochs); they
+need tile.extra=true
+train.precision: no, bf16, fp16 (training only); train.logs: csv, tensorboard, wandb""",
     "combine": """
+combine.models=A,B blends these alone; the others are scored beside them
 methods (combine.method): a pool, or "POOL + CALIBRATOR", or choose, which takes the simplest candidate
 within one standard error of the best; upper case, spaces, _ and - do not count
   pools        mean, logit mean, rank mean, greedy, convex, logistic, non negative logistic, ridge pool
@@ -60,6 +89,7 @@ combine.site_prior=true adds the shrunken class shares of known sites, combine.f
 # The least and most that a number may be, where it is not 1 or more (whole) or 0 or more (with a fraction).
 RANGES = {
     "fold.k": (2, math.inf),
+    "demo.other": (0, math.inf),
     "fold.holdout": (0, math.inf),
     "fold.holdout_share": (0, 1),
     "tile.scale": (0.1, 32),  # a tile is cut from size x scale pixels, held in memory
@@ -67,7 +97,17 @@ RANGES = {
     "tile.min_tissue": (0, 1),
     "tile.overlap": (0, 0.9),
     "tune.trials": (0, math.inf),
-    "train.drop": (0, 1),
+    "tune.inner": (2, math.inf),
+    "tune.confirm": (0, math.inf),
+    "train.shorten": (0.001, 100),
+    "train.factor": (0.001, 0.999),
+    "train.layer_decay": (0.01, 1),
+    "train.freeze": (0, math.inf),
+    "train.ema": (0, 0.99999),
+    "train.drop": (0, 0.99),
+    "train.smoothing": (0, 0.99),
+    "train.mixup": (0, 10),
+    "train.bag_drop": (0, 0.99),
     "train.augment": (0, 1),
     "combine.icc": (0, 1),
     "combine.folds": (2, math.inf),
@@ -122,10 +162,10 @@ def parse(text: str, kind: Any, key: str) -> Any:
         SettingError: it is none, or out of range; says what the key takes.
     """
     if typing.get_origin(kind) is typing.Literal:
-        choices = typing.get_args(kind)
+        choices = {str(choice): choice for choice in typing.get_args(kind)}
         if text not in choices:
             raise SettingError(f"{key} cannot be '{text}'", f"it takes one of: {', '.join(choices)}")
-        return text
+        return choices[text]
     if typing.get_origin(kind) is tuple:
         return tuple(item.strip() for item in text.split(",") if item.strip())
     if kind is bool:

@@ -226,3 +226,15 @@ def test_every_stage_takes_the_same_options() -> None:
     for name in STAGES:
         options = stage_parser().parse_args([name, "strip-ai", "--seed", "3", "--threads", "2", "--force"])
         assert (options.stage, options.seed, options.threads, options.force) == (name, 3, 2, [name])
+
+
+def test_the_storage_of_a_search_is_an_option_of_tune_alone_and_in_no_key(kit: Kit, data: Path) -> None:
+    words = ["tune", "strip-ai", "--data", str(data)]
+    url = "postgresql+psycopg://me:secret@host/db"
+    runs = [make_run(stage_parser().parse_args([*words, *more]))
+            for more in ([], ["--storage", url], ["--set", f"tune.storage={url}"],
+                         ["--set", "tune.trials=6", "--storage", url])]  # fmt: skip
+    assert [run.competition.tuning.storage for run in runs] == ["", url, url, url]
+    assert len({json.dumps(run.ingredients("fold")) for run in runs}) == 1
+    assert kit("train", "strip-ai", "--storage", url).code == 2
+    assert kit("tune", "strip-ai", "--storage").code == 2

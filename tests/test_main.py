@@ -15,8 +15,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from kit.__main__ import guarded, main, run_flow
+from kit.__main__ import guarded, main, run_flow, run_one, weights_files
 from kit.commands import COMMANDS
+from kit.errors import SettingError
 from kit.state import STAGES
 
 ROOT = Path(__file__).parents[1]
@@ -136,6 +137,27 @@ def test_a_word_that_does_not_exist_is_refused_with_what_does(
 
 def test_a_stage_that_is_still_to_come_is_told_from_a_wrong_word(refused: Refused) -> None:
     refused("rehearse", "strip-ai", says=["the stage rehearse does not work yet"])
+
+
+def test_a_folder_of_weights_stands_for_its_files(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "resnet18.safetensors").write_bytes(b"")
+    (tmp_path / "other.pth").write_bytes(b"")
+    found = weights_files([str(tmp_path / "files"), f"mine={tmp_path / 'other.pth'}"])
+    assert found == {"resnet18": tmp_path / "files" / "resnet18.safetensors", "mine": tmp_path / "other.pth"}
+
+
+def test_a_file_of_weights_loads_no_torch(tmp_path: Path) -> None:
+    (tmp_path / "resnet18.pth").write_bytes(b"")
+    program = (
+        "import sys; from kit.__main__ import weights_files\n"
+        "print(weights_files(sys.argv[1:]), 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "resnet18.pth")],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.startswith("{'resnet18': ") and done.stdout.endswith(" False\n"), done.stderr
 
 
 def test_a_file_named_twice_is_refused(refused: Refused, data: Path, oof: list[str]) -> None:
@@ -272,7 +294,8 @@ def test_a_full_disk_is_named_with_what_to_do(
     with monkeypatch.context() as patch:
         patch.setattr(*{"replace": (os, "replace"), "mkdir": (Path, "mkdir"),
                         "write": (Path, "write_bytes")}[call], full)  # fmt: skip
-        refused(*FOLD, data, says=["no space is left on the disk", "folds/strip-ai.csv", "--work DIR"])
+        place = "work/strip-ai" if call == "mkdir" else "folds/strip-ai.csv"  # the first that is written
+        refused(*FOLD, data, says=["no space is left on the disk", place, "--work DIR"])
     assert not list(tmp_path.rglob(".tmp-*")) and not (tmp_path / "folds" / "strip-ai.csv").exists()
 
 
@@ -314,7 +337,7 @@ def test_the_help_tells_the_stages_of_the_flow_from_the_commands_beside_it(kit: 
 def test_the_options_of_a_command_are_shown_in_groups(kit: Callable[..., Any]) -> None:
     shown = kit("fold", "--help").out
     heads = ("data and results", "models", "predictions made elsewhere", "settings")
-    firsts = ("--data DIR", "--weights NAME", "--oof NAME", "--set KEY")
+    firsts = ("--data DIR", "--weights NAME", "--oof NAME", "--recipe NAME")
     body = shown[shown.index("positional arguments") :]
     places = [body.index(f"\n{head}:\n  {first}") for head, first in zip(heads, firsts, strict=True)]
     assert places == sorted(places)
@@ -370,3 +393,14 @@ def test_the_flow_refuses_to_force_what_is_no_stage(
 ) -> None:
     assert guarded(lambda: run_flow(["strip-ai", "--data", str(data), "--force", "subit"])) == 2
     assert "did you mean submit?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["fold", "strip-ai"], ["predict", "strip-ai"]])
+def test_processes_that_torchrun_starts_are_refused_by_all_stages_but_train(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SettingError, match="torchrun has started 2"):
+        run_one(words)
+    with pytest.raises(SettingError, match="the whole flow takes one process"):
+        run_flow(["strip-ai"])

@@ -42,6 +42,11 @@ def test_the_settings_of_the_demo_can_be_applied() -> None:
         ("fold.holdout", "0", 0),
         ("tune.trials", "0", 0),
         ("fold.holdout_share", "0", 0.0),
+        ("train.views", "8", 8),
+        ("train.hours", "0", 0.0),
+        ("train.freeze", "0", 0),
+        ("tune.confirm", "0", 0),
+        ("combine.models", "a, b", ("a", "b")),
     ],
 )
 def test_a_value_is_parsed_by_its_declared_type(key: str, text: str, value: object) -> None:
@@ -74,6 +79,21 @@ def test_a_later_value_wins() -> None:
         ("combine.folds", "1", "it takes 2 or more"),
         ("combine.resamples", "-3", "it takes 20 or more"),
         ("combine.icc", "1.5", "it takes 0 to 1"),
+        ("train.views", "3", "it takes one of: 1, 2, 4, 8"),
+        ("train.shorten", "0", "it takes 0.001 to 100"),
+        ("train.layer_decay", "1.1", "it takes 0.01 to 1"),
+        ("train.smoothing", "1", "it takes 0 to 0.99"),
+        ("train.bag_drop", "1", "it takes 0 to 0.99"),
+        ("train.ema", "1", "it takes 0 to 0.99999"),
+        ("train.factor", "1", "it takes 0.001 to 0.999"),
+        ("train.mixup", "-1", "it takes 0 to 10"),
+        ("train.undersample", "-1", "it takes 0 or more"),
+        ("train.hours", "-1", "it takes 0 or more"),
+        ("train.seeds", "0", "it takes 1 or more"),
+        ("train.accumulate", "0", "it takes 1 or more"),
+        ("train.patience", "0", "it takes 1 or more"),
+        ("tune.inner", "1", "it takes 2 or more"),
+        ("tune.confirm", "-1", "it takes 0 or more"),
     ],
 )
 def test_a_value_that_a_key_does_not_take_is_refused_with_what_it_takes(
@@ -116,3 +136,10 @@ def test_where_a_study_is_kept_is_no_part_of_a_result() -> None:
     part = settings.part(elsewhere, "tune")
     assert part == settings.part(TASK, "tune") and "storage" not in part
     assert settings.part(TASK, "tune")["trials"] == TASK.tuning.trials
+
+
+def test_the_help_of_training_names_every_setting_whose_name_does_not_say_it_all() -> None:
+    plain = {"backbones", "epochs", "finetune_epochs", "batch", "infer_batch", "lr", "finetune_lr"}
+    plain |= {"scratch_lr", "ridge", "weight_decay", "drop", "channels_last", "compile"}
+    names = {key.split(".")[1] for key in settings.known(TASK) if key.startswith("train.")}
+    assert {name for name in names if f"train.{name}" not in settings.NOTES["train"]} <= plain

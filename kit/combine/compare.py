@@ -159,16 +159,18 @@ def _folder(name: str, folder: Path, run: Run) -> Side:
             f"repeat combine and submit, then give {FOLDER}; or give a file with the rows of one model",
         )
     submitted, models = _read(combined, run), _models(path, run)
-    # Models from elsewhere are not in the folder: without them its own would be another second level.
-    return (
-        Side(name, folder, models, submitted) if _all(folder, models) else Side(name, folder, {"": submitted})
-    )
+    blended = _blended(folder, models)
+    return Side(name, folder, blended, submitted) if blended else Side(name, folder, {"": submitted})
 
 
-def _all(folder: Path, models: Mapping[str, UnitLogits]) -> bool:
-    """Whether these are all models of the second level that was submitted."""
+def _blended(folder: Path, models: Mapping[str, UnitLogits]) -> dict[str, UnitLogits]:
+    """The models of the second level that was submitted; empty where some of them are not here.
+
+    Models from elsewhere are not in the folder: without them its own would be another second level.
+    """
     path = folder / "second_level.json"
-    return not path.is_file() or set(json.loads(path.read_text())["models"]) == set(models)
+    names = json.loads(path.read_text())["models"] if path.is_file() else list(models)
+    return {name: models[name] for name in names} if set(names) <= set(models) else {}
 
 
 def _models(path: Path, run: Run) -> dict[str, UnitLogits]:

@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from kit.combine import audit, parts, reliability, second_level
+from kit.combine import audit, confusion, parts, reliability, second_level
 from kit.combine.aggregate import UnitLogits
 from kit.combine.audit import Draws, Mismatch, Pooled
+from kit.combine.diversity import diversity
 from kit.combine.leak_price import leak_section
 from kit.combine.looks import count_look
 from kit.combine.scores import Scores
@@ -30,8 +31,8 @@ from kit.state import Run
 def evaluate(run: Run) -> str:
     """Judge a run; ``WORK/<name>/evaluate/metrics.json`` and what the console prints of it.
 
-    The file is what `combine` writes, with sites, classes, reliability, plausibility, shortcuts,
-    mismatch and leak beside it. Nothing else changes but the count of looks at the held-out set.
+    The file is what `combine` writes, with sites, classes, confusion, diversity, reliability, plausibility,
+    shortcuts, mismatch and leak beside it. Nothing else changes but the count of looks at the held-out set.
 
     Raises:
         DataError: there is nothing to judge, or the count of looks cannot be read.
@@ -53,6 +54,8 @@ def judged(problem: Problem) -> tuple[dict[str, Any], Scores]:
         "default": problem.default,
         "sites": sites(problem, scores),
         "classes": classes(problem, scores),
+        "confusion": confusion.of_rows(scores),
+        "diversity": diversity(problem, scores),
         "reliability": reliability_section(problem, scores),
         "plausibility": plausibility(problem, scores),
         "shortcuts": shortcuts(problem, scores),
@@ -159,7 +162,7 @@ def mismatches(problem: Problem) -> list[dict[str, Any]]:
     reference = _pooled(problem, level.oof, problem.frame, labels_of(problem.frame))
     held = level.part("holdout")
     found = [_mismatch(problem, "holdout", reference, level.holdout, held, "no unit was held out")]
-    if set(level.oof) <= set(level.test):
+    if level.submitted:
         frame = level.test_frame(problem.run)
         # A test unit that is also a labelled one was seen by most of its fold models.
         frame = frame[~frame.index.isin(level.frame.index)]

@@ -24,6 +24,7 @@ from kit.combine.method import class_shares
 from kit.combine.scores import Scores
 from kit.combine.side import Informed, Rows
 from kit.combine.units import Level, gather, joins_own, labels_of
+from kit.errors import DataError
 from kit.files import file_digest, read_strings, write_json, write_table
 from kit.metrics import Array
 from kit.state import Run
@@ -106,7 +107,7 @@ class Problem:
     def simplest_first(self) -> list[str]:
         """Every candidate, the chosen method, and that with what is known beside."""
         task = self.run.competition
-        found = choose.candidates(len(task.classes), len(self.level.oof))
+        found = choose.candidates(len(task.classes), len(self.level.blended))
         return list(dict.fromkeys([*found, task.second_level.method, self.default]))
 
     @property
@@ -149,13 +150,14 @@ def run(run: Run) -> list[Path]:
 def _run(run: Run) -> list[Path]:
     problem = Problem(run, gather(run))
     scores, held, final = judge(problem)
-    submitted = run.tables.test is not None and set(problem.level.oof) <= set(problem.level.test)
+    submitted = run.tables.test is not None and problem.level.submitted
     return _write(problem, scores, held, final, rivals.propose(problem, scores) if submitted else None)
 
 
 def judge(problem: Problem) -> tuple[Scores, Scores, Informed]:
     """The scores of the OOF set and of the held-out set, and the default fitted on all units of the folds."""
     run = problem.run
+    check_names(problem)
     scores = Scores(run, "oof", problem.frame)
     score_oof(problem, scores)
     final = problem.fit(problem.default)
@@ -167,10 +169,21 @@ def judge(problem: Problem) -> tuple[Scores, Scores, Informed]:
     return scores, held, final
 
 
+def check_names(problem: Problem) -> None:
+    """No model has the name of another row.
+
+    Raises:
+        DataError: one has.
+    """
+    rows = {*problem.simplest_first, "mean of models", "constant", "limit"}
+    if both := sorted(rows & set(problem.level.oof)):
+        raise DataError(f"a model is called '{both[0]}', as another row of the table is", "rename it")
+
+
 def score_oof(problem: Problem, scores: Scores) -> None:
     """Every row of the OOF set, and the default against each rival."""
     default, names = problem.default, [*problem.rivals, problem.default]
-    add_raw(problem.level.oof, scores)
+    add_raw(problem.level, problem.level.oof, scores)
     quick = problem.rows.X.size < SLOW and default in choose.candidates(len(problem.run.competition.classes))
     for name in tqdm(names, desc="second level", unit="method", disable=quick):
         kind = "default" if name == default else "pool"
@@ -188,12 +201,13 @@ def score_oof(problem: Problem, scores: Scores) -> None:
         scores.gain("limit", default)
 
 
-def add_raw(models: Mapping[str, UnitLogits], scores: Scores) -> None:
-    """Each model as it came, and their plain mean."""
+def add_raw(level: Level, models: Mapping[str, UnitLogits], scores: Scores) -> None:
+    """Each model as it came, and the plain mean of those that are blended."""
     units = scores.frame.index
     for name, model in models.items():
         scores.add(name, "model", model.on(units).plain.to_numpy(), None)
-    scores.add("mean of models", "pool", plain_mean(models, units), None)
+    blended = {name: models[name] for name in level.blended}
+    scores.add("mean of models", "pool", plain_mean(blended, units), None)
 
 
 def constant(run: Run, fitted: pd.DataFrame, rows: int) -> Array:
@@ -256,7 +270,7 @@ def _holdout_reason(problem: Problem, frame: pd.DataFrame) -> str | None:
 def score_holdout(problem: Problem, scores: Scores, final: Informed) -> None:
     """The held-out set, read last: nothing was fitted on it."""
     run = problem.run
-    add_raw(problem.level.holdout, scores)
+    add_raw(problem.level, problem.level.holdout, scores)
     values = final.predict_proba(problem.known(problem.level.holdout, scores.frame))
     scores.add(problem.default, "default", values, None)
     scores.add("constant", "baseline", constant(run, problem.frame, len(scores.frame)), None)
@@ -285,7 +299,7 @@ def _numbers(problem: Problem, final: Informed, bold: Informed | None) -> dict[s
     task, level = problem.run.competition, problem.level
     prior = class_shares(labels_of(problem.frame), len(task.classes))
     return {
-        "models": list(level.oof),
+        "models": level.blended,
         "reference": level.reference,
         "icc": task.second_level.icc,
         "scored_prior": task.metric.scored_prior(prior).tolist(),
@@ -318,7 +332,7 @@ def content(problem: Problem, scores: Scores, held: Scores, pair: rivals.Pair | 
 def _write_test(problem: Problem, fitted: Mapping[str, Informed | None]) -> None:
     """The test units that every model of the blend covers."""
     run, level = problem.run, problem.level
-    lacking = sorted(set(level.oof) - set(level.test))
+    lacking = sorted(set(level.blended) - set(level.test))
     if lacking and run.tables.test is not None:
         log.info("no test predictions of %s: there will be nothing to submit", ", ".join(lacking))
     frame = pd.DataFrame() if lacking else level.test_frame(run)

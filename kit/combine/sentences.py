@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from kit.combine import confusion, diversity_text
 from kit.combine.table import plus_minus, render, standing, told_apart
 
 MOST = 30  # rows of a table that could be as long as the data
@@ -27,6 +28,8 @@ def evaluation(content: dict[str, Any], classes: Sequence[str], looks: int) -> s
         [_overview(content)],
         _sites(content, classes),
         _classes(content),
+        _confusion(content, classes),
+        _diversity(content),
         _reliability(content),
         ["AUC against loss", *_plausibility(content)],
         ["Shortcuts", *_shortcuts(content)],
@@ -97,6 +100,20 @@ def _classes(content: dict[str, Any]) -> list[str]:
     rows = content["classes"]
     cells = [(row["name"], str(row["counts"][0]), *_views(row)) for row in rows]
     return ["By class: mean -ln p", *aligned(("class", "units", *_view_names(rows[0])), cells)]
+
+
+def _confusion(content: dict[str, Any], classes: Sequence[str]) -> list[str]:
+    rows = [confusion.cells(row, classes) for row in content["confusion"]]
+    return ["True and most probable class, units out of fold", *aligned(confusion.head(classes), rows)]
+
+
+def _diversity(content: dict[str, Any]) -> list[str]:
+    found = content["diversity"]
+    if "reason" in found:
+        return [f"Diversity: {found['reason']}"]
+    head, rows, said = diversity_text.lines(found)
+    title = "Diversity: how alike the models' errors are (within a class), and what each adds, nested"
+    return [title, *aligned(head, rows), *said]
 
 
 def _views(row: dict[str, Any]) -> tuple[str, ...]:

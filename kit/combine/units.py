@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kit import dealing, folds
 from kit.combine.aggregate import UnitLogits, covered, side_by_side, unit_logits
 from kit.combine.predictions import Source, read_external, read_own
-from kit.errors import DataError, StageError
+from kit.errors import DataError, SettingError, StageError, did_you_mean
 from kit.metrics import Array
 from kit.state import Run, finished, read_state
 
@@ -29,22 +29,34 @@ class Level:
     frame: labelled units, indexed by unit_id; group_id, site, label (class number), role and outer
         (the outer fold of the nested score; -1 outside the folds).
     oof, holdout, test: the logits of every model, by name.
+    chosen: the models that are blended; empty: all.
     """
 
     frame: pd.DataFrame
     oof: Models
     holdout: Models
     test: Models
+    chosen: tuple[str, ...] = ()
+
+    @property
+    def blended(self) -> list[str]:
+        """The models of the blend, in the order of the OOF models."""
+        return [name for name in self.oof if not self.chosen or name in self.chosen]
+
+    @property
+    def submitted(self) -> bool:
+        """Whether every model of the blend has test predictions."""
+        return set(self.blended) <= set(self.test)
 
     @cached_property
     def reference(self) -> dict[str, list[float]]:
         """The mean logit of each model over the units of the folds: what it says of an average unit."""
         units = self.part("fold").index
-        return {name: model.logits.loc[units].mean().tolist() for name, model in self.oof.items()}
+        return {name: self.oof[name].logits.loc[units].mean().tolist() for name in self.blended}
 
     def stack(self, models: Models, units: pd.Index, icc: float) -> Array:
-        """Probabilities ``(units, models, K)`` in the order of the OOF models."""
-        return side_by_side({name: models[name] for name in self.oof}, units, self.reference, icc)
+        """Probabilities ``(units, models, K)`` of the blended models, in the order of the OOF models."""
+        return side_by_side({name: models[name] for name in self.blended}, units, self.reference, icc)
 
     def test_frame(self, run: Run) -> pd.DataFrame:
         """Group and site of the test units that every model of the blend covers, by unit_id."""
@@ -52,7 +64,7 @@ class Level:
         if table is None:
             return self.frame.iloc[:0]
         units = table.drop_duplicates("unit_id").set_index("unit_id")[["group_id", "site"]]
-        return units.loc[covered({name: self.test[name] for name in self.oof})]
+        return units.loc[covered({name: self.test[name] for name in self.blended})]
 
     def part(self, role: str) -> pd.DataFrame:
         """The units of a role that every model covers."""
@@ -74,6 +86,7 @@ def gather(run: Run) -> Level:
 
     Raises:
         DataError: there is no model, or no unit that all of them cover.
+        SettingError: ``combine.models`` names one that is not there.
     """
     own = joins_own(run)
     if not own and "predict" in read_state(run.work):
@@ -92,12 +105,21 @@ def gather(run: Run) -> Level:
         if tabled:
             holdout[name] = _with_role(model, frame, "holdout")
     test |= _external_test(run)
-    level = Level(frame, oof, holdout, test)
+    level = Level(frame, oof, holdout, test, _chosen(run, oof))
     known = level.part("fold").index
     if not len(known):
         raise DataError("no unit is covered by all models", "check that the files are of the same data")
     _say_coverage(level)
     return level if tabled else replace(level, frame=_dealt(run, frame, known))
+
+
+def _chosen(run: Run, oof: Models) -> tuple[str, ...]:
+    """The models that ``combine.models`` asks for."""
+    wanted = run.competition.second_level.models
+    if unknown := [name for name in wanted if name not in oof]:
+        message = f"combine.models names '{unknown[0]}', and no model is called so"
+        raise SettingError(message, did_you_mean(unknown[0], oof))
+    return wanted
 
 
 def _say_coverage(level: Level) -> None:

@@ -63,13 +63,6 @@ def roc(hit: NDArray[np.bool_], predicted: Array) -> Curve | None:
     return Curve(false[kept], true[kept], float(auc(false, true)))
 
 
-def confusion(labels: NDArray[np.int64], probabilities: Array) -> NDArray[np.int64]:
-    """Units by true class (row) and most probable class (column)."""
-    classes = probabilities.shape[1]
-    counts = np.bincount(labels * classes + probabilities.argmax(axis=1), minlength=classes**2)
-    return counts.reshape(classes, classes)
-
-
 def by_part(run: Run, scored: Scored, column: str) -> list[Part]:
     """The units by fold (``outer``) or ``site``, each scored alone, in the order of their names."""
     return by_name(run.competition.metric, scored.frame, column, scored.probabilities, run.seed)

@@ -14,7 +14,10 @@ import numpy as np
 
 from kit import competition, settings
 from kit.combine import reliability
-from kit.combine.units import joins_own
+from kit.combine.confusion import confusion
+from kit.combine.diversity import moments
+from kit.combine.second_level import Problem
+from kit.combine.units import gather, joins_own, labels_of
 from kit.competition import Competition, Demo, FoldPlan, SecondLevel, TileGrid, Training, Tuning
 from kit.files import file_digest, read_strings, write_text
 from kit.show import diagnosis, plots, tables, verdict
@@ -66,6 +69,7 @@ def page(run: Run) -> str:
         verdict=verdict.judge(run, content, len(held)),
         scores=score_section(content),
         calibration=calibration_section(run, scored),
+        models=models_section(run),
         parts=parts_section(run, scored),
         mistakes=mistakes_section(run, scored),
         data=data_section(run, manifest),
@@ -123,9 +127,25 @@ def calibration_section(run: Run, scored: Scored) -> Section:
         "reliability": [_reliability_chart(k, classes[k], bins) for k, bins in found.items()],
         "bins": [tables.bins(classes[k], bins) for k, bins in found.items()],
         "roc": [svg for k in shown if (svg := _roc_chart(k, classes[k], scored))],
-        "confusion": tables.confusion(diagnosis.confusion(scored.labels, scored.probabilities), classes),
+        "confusion": tables.confusion(confusion(scored.labels, scored.probabilities), classes),
         "shown": [classes[k] for k in shown],
         "sizes": sorted({b.units for bins in found.values() for b in bins}),
+    }
+
+
+def models_section(run: Run) -> Section:
+    """The models as they came: how alike their errors are, and what each finds most probable."""
+    problem = Problem(run, gather(run))
+    level, labels, names = problem.level, labels_of(problem.frame), problem.level.blended
+    weights = run.competition.metric.row_weights(labels)
+    units, classes = problem.frame.index, run.competition.classes
+    alike = moments(problem.rows.X, labels, weights).correlation if len(names) > 1 else None
+    return {
+        "alike": None if alike is None else tables.correlations(names, alike),
+        "confusions": [
+            tables.confusion(confusion(labels, model.on(units).plain.to_numpy()), classes, name)
+            for name, model in level.oof.items()
+        ],
     }
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from kit.combine.parts import Part
 from kit.combine.reliability import Bin
+from kit.metrics import Array
 from kit.show.diagnosis import Scored, worst
 from kit.show.verdict import number, percent, span
 
@@ -24,6 +25,7 @@ KINDS = {
 }
 SETS = {"oof": "Out of fold", "holdout": "Held out"}
 MOST = 500  # rows of a list that could be as long as the data
+WIDE = 30  # models of a matrix
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,9 @@ def bins(name: str, found: Sequence[Bin]) -> Table:
     return Table(f"Reliability of P({name})", head, rows)
 
 
-def confusion(counts: NDArray[np.int64], classes: Sequence[str]) -> Table:
+def confusion(
+    counts: NDArray[np.int64], classes: Sequence[str], caption: str = "True and most probable class"
+) -> Table:
     """True against most probable class."""
     totals = counts.sum(axis=1)
     shares = counts / np.maximum(totals, 1)[:, None]
@@ -89,9 +93,27 @@ def confusion(counts: NDArray[np.int64], classes: Sequence[str]) -> Table:
         for n, name in enumerate(classes)
     ]
     head = ("true class", *(f"predicted {name}" for name in classes), "units", "correct")
-    return Table(
-        "True and most probable class", head, rows, shares=tuple(tuple(row) for row in shares.tolist())
-    )
+    return Table(caption, head, rows, shares=tuple(tuple(row) for row in shares.tolist()))
+
+
+def correlations(names: Sequence[str], found: Array) -> Table:
+    """How alike the errors of the models are: numbered columns are the models in the order of the rows."""
+    kept = range(min(len(names), WIDE))
+    rows = [(f"{n + 1} {names[n]}", *("" if n == m else signed(found[n, m]) for m in kept)) for n in kept]
+    shares = tuple(tuple(0.0 if n == m else shade(found[n, m]) for m in kept) for n in kept)
+    head = ("model", *(str(m + 1) for m in kept))
+    caption = "Correlation of the models' errors"
+    return Table(caption, head, rows, shares=shares, left_out=len(names) - len(rows))
+
+
+def signed(value: float) -> str:
+    """A correlation; nothing where it is not defined."""
+    return f"{value:.2f}" if np.isfinite(value) else ""
+
+
+def shade(value: float) -> float:
+    """How deeply a correlation is shaded: those below 0 are not."""
+    return float(np.clip(np.nan_to_num(value), 0, 1))
 
 
 def parts(caption: str, what: str, found: Sequence[Part], classes: Sequence[str]) -> Table:

@@ -18,6 +18,7 @@ from kit.combine.method import from_json, to_logits
 from kit.combine.scores import Scores
 from kit.combine.second_level import Problem
 from kit.combine.units import gather, labels_of
+from kit.errors import DataError, SettingError
 from kit.files import read_strings, write_table
 from kit.metrics import WeightedLogLoss
 from kit.state import Run
@@ -374,3 +375,56 @@ def test_the_inputs_know_every_file_that_decides_the_result(make_cohort: Any, ma
         assert second_level.inputs(run) != first
         path.write_text(before)
     assert second_level.inputs(run) == first
+
+
+# --- some of the models -----------------------------------------------------------------------------
+
+
+def three(make_cohort: Any, make_run: Make, **plan: Any) -> Run:
+    """Three models, of which the last has no test predictions."""
+    data = make_cohort(AB, 80)
+    models = {name: data.predictions(seed=n) for n, name in enumerate(("one", "two", "three"))}
+    test = {name: data.predictions("test", seed=n) for n, name in enumerate(("one", "two"))}
+    return make_run(data, models, test, metric=EVEN, **plan)
+
+
+def test_only_chosen_models_are_blended_and_the_others_are_scored_all_the_same(
+    make_cohort: Any, make_run: Make
+) -> None:
+    run = three(make_cohort, make_run, models=("two", "one"), folder="some")
+    rows = rows_of(combined(run))
+    assert {"one", "two", "three"} <= set(rows)
+    assert numbers(run)["models"] == ["one", "two"]
+    assert len(written(run, "test")) == 6  # the third, which has none, is not needed
+    whole = three(make_cohort, make_run, folder="all")
+    less = replace(whole, external=replace(whole.external, oof={
+        name: path for name, path in whole.external.oof.items() if name != "three"}))  # fmt: skip
+    alone = rows_of(combined(less))
+    for name in (DEFAULT, "mean of models", "logistic"):
+        assert rows[name] == alone[name]
+    assert rows["three"] == rows_of(combined(whole))["three"]
+
+
+def test_the_plain_mean_of_two_models_is_a_method(make_cohort: Any, make_run: Make) -> None:
+    plan = {"models": ("one", "two"), "method": "mean + none", "icc": 1.0}
+    run = three(make_cohort, make_run, **plan)
+    rows = rows_of(combined(run))
+    problem = Problem(run, gather(run))
+    mean = np.mean([problem.rows.X[:, m] for m in range(2)], axis=0)
+    found = written(run, "oof")[["p_a", "p_b"]].to_numpy()
+    assert problem.rows.X.shape[1] == 2
+    assert found == pytest.approx(mean)
+    assert rows["mean + none"]["kind"] == "default"
+
+
+def test_a_model_that_is_not_there_cannot_be_chosen(make_cohort: Any, make_run: Make) -> None:
+    with pytest.raises(SettingError, match="names 'thre', and no model is called so") as caught:
+        combined(three(make_cohort, make_run, models=("one", "thre")))
+    assert caught.value.hint.startswith("did you mean three?")
+
+
+@pytest.mark.parametrize("name", ["logistic", "constant", "mean of models"])
+def test_a_model_with_the_name_of_another_row_is_refused(make_cohort: Any, make_run: Make, name: str) -> None:
+    data = make_cohort(AB, 60)
+    with pytest.raises(DataError, match=f"a model is called '{name}'"):
+        combined(make_run(data, {name: data.predictions()}))

@@ -1,6 +1,7 @@
-"""A user's own competition: breast tissue patches of 279 patients, is there carcinoma?
+r"""A user's own competition: breast tissue patches of 279 patients, is there carcinoma?
 
-python run_all.py tests/real/idc.py --data ../shared/data/idc --weights mobilenetv2_100=FILE
+python run_all.py tests/real/idc.py --data ../shared/data/idc --weights mobilenetv2_100=FILE \
+    squeezenet1_1=FILE
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ IDC = Competition(
     files="idc_patches_png.zip/{file}",
     reader="photo",
     tiles=TileGrid(size=128, count=1),
-    training=Training(backbones=("mobilenetv2_100:frozen", "tf_efficientnet_lite0:frozen")),
-    tuning=Tuning(trials=4),
+    training=Training(
+        backbones=("mobilenetv2_100:frozen", "tf_efficientnet_lite0:frozen", "squeezenet1_1:frozen"),
+        layers="all",
+        seeds=3,
+    ),
+    tuning=Tuning(trials=8),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kit.show.diagnosis import confusion, roc
+from kit.show.diagnosis import roc
 
 
 def test_a_roc_curve_has_the_area_that_the_score_table_prints() -> None:
@@ -23,9 +23,3 @@ def test_a_roc_curve_has_the_area_that_the_score_table_prints() -> None:
 
 def test_a_class_without_a_unit_has_no_curve() -> None:
     assert roc(np.zeros(5, dtype=bool), np.linspace(0, 1, 5)) is None
-
-
-def test_confusion_counts_true_rows_and_predicted_columns() -> None:
-    values = np.array([[0.9, 0.1, 0], [0.2, 0.3, 0.5], [0.1, 0.8, 0.1]])
-    counts = confusion(np.array([0, 0, 2]), values)
-    assert counts.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]

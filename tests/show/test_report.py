@@ -72,6 +72,21 @@ def test_the_worst_units_come_worst_first_with_their_own_probabilities(
     assert losses[0] == pytest.approx(-np.log(truth.min()), abs=1e-3)
 
 
+def test_every_model_has_a_confusion_matrix_and_several_are_set_beside_each_other(
+    make_run: Make, finish: Finish, html: str
+) -> None:
+    alone = cells(html, "net")
+    assert [row[0] for row in alone] == ["A", "B"] and sum(int(row[3]) for row in alone) == 60
+    assert "How alike are the models?" not in html
+    run = make_run()
+    copies = dict.fromkeys(("net", "twin <b>"), run.external.oof["net"])
+    test = dict.fromkeys(copies, run.external.test["net"])
+    both = finish(replace(run, external=External(copies, test)))
+    assert cells(both, "Correlation of the models&#39; errors") == [
+        ["1 net", "", "1.00"], ["2 twin &lt;b&gt;", "1.00", ""]]  # fmt: skip
+    assert cells(both, "net") == cells(both, "twin &lt;b&gt;") == alone
+
+
 def test_a_site_without_a_class_has_a_blank_score_and_not_a_number(html: str) -> None:
     by_site = {row[0]: row for row in cells(html, "By site")}
     assert by_site["lone"][1:] == ["2", "2", "0", "", ""]
