@@ -97,7 +97,6 @@ RANGES = {
     "tile.min_tissue": (0, 1),
     "tile.overlap": (0, 0.9),
     "tune.trials": (0, math.inf),
-    "tune.inner": (2, math.inf),
     "tune.confirm": (0, math.inf),
     "train.shorten": (0.001, 100),
     "train.factor": (0.001, 0.999),

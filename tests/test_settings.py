@@ -92,7 +92,7 @@ def test_a_later_value_wins() -> None:
         ("train.seeds", "0", "it takes 1 or more"),
         ("train.accumulate", "0", "it takes 1 or more"),
         ("train.patience", "0", "it takes 1 or more"),
-        ("tune.inner", "1", "it takes 2 or more"),
+        ("tune.inner", "0", "it takes 1 or more"),
         ("tune.confirm", "-1", "it takes 0 or more"),
     ],
 )
