@@ -56,7 +56,8 @@ models (train.backbones), separated by commas: encoder:mode:pixels; mode and pix
 with a name and settings of its own: "slow = resnet50:finetune:224; lr=1e-7; epochs=60". lr, epochs and
 weight_decay mean those of the model's mode. Many models are best written as a file: --recipe FILE
 train.seeds fits every model so often; train.hours leaves out last what projected times do not allow
-train.stop=inner stops early by a part of the training fold; train.shorten scales all numbers of epochs
+train.stop=inner stops early by a part of the training fold; train.shorten scales all numbers of epochs,
+those of train.freeze and train.patience too
 train.schedule: cosine, one-cycle, plateau (train.patience epochs without gain: rate x train.factor), constant
 train.optimiser: adamw, adam, sgd; train.average: none, ema (train.ema), swa
 train.layer_decay: rate of a block x that of the one above it; train.freeze: first epochs of the head alone
@@ -85,6 +86,9 @@ CatBoost, random forest) and MLPs are not made at all.
 combine.site_prior=true adds the shrunken class shares of known sites, combine.fusion=true the metadata
 (--meta, or our own images.csv) as one more model; both are fitted and scored nested.""",
 }
+
+# Rows of the second level's tables that are no models, where one word says what they are.
+ROWS = ("constant", "limit", "logistic")
 
 # The least and most that a number may be, where it is not 1 or more (whole) or 0 or more (with a fraction).
 RANGES = {
@@ -189,4 +193,6 @@ def part(competition: Competition, group: str) -> Any:
     content = dataclasses.asdict(getattr(competition, GROUPS[group]))
     content.pop("storage", None)  # where a study is kept decides nothing, and may hold a password
     content.pop("duplicates", None)  # nor where a file lies: its digest is an input of `fold`
+    content.pop("logs", None)  # what is written beside a fit
+    content.pop("hours", None)  # which fits are made, not how: an input of `train` alone
     return content

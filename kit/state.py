@@ -168,6 +168,14 @@ class Run:
             self._keys[name] = digest(self.ingredients(name))
         return self._keys[name]
 
+    def forget_keys(self, name: str) -> None:
+        """Make the keys of the stages that rest on this one anew: they may depend on what it wrote."""
+        behind = {name}
+        for stage in STAGES.values():  # in flow order
+            if behind & set(stage.after):
+                behind.add(stage.name)
+                self._keys.pop(stage.name, None)
+
     def ingredients(self, name: str) -> dict[str, Any]:
         """Everything that a stage's result depends on."""
         stage = STAGES[name]
@@ -274,6 +282,7 @@ def execute(run: Run, name: str, force: bool = False) -> None:
         record(run.work, name, None)
     start = time.perf_counter()
     outputs: list[Path] = module.run(run)
+    run.forget_keys(name)
     content = {
         "key": run.key(name),
         "ingredients": run.ingredients(name),

@@ -138,6 +138,13 @@ def test_where_a_study_is_kept_is_no_part_of_a_result() -> None:
     assert settings.part(TASK, "tune")["trials"] == TASK.tuning.trials
 
 
+def test_what_is_logged_and_how_long_it_may_take_is_no_part_of_a_result() -> None:
+    other = settings.apply(TASK, [("train.logs", "tensorboard"), ("train.hours", "3")])
+    assert settings.part(other, "train") == settings.part(TASK, "train")
+    longer = settings.apply(TASK, [("train.epochs", "3")])
+    assert settings.part(longer, "train") != settings.part(TASK, "train")
+
+
 def test_the_help_of_training_names_every_setting_whose_name_does_not_say_it_all() -> None:
     plain = {"backbones", "epochs", "finetune_epochs", "batch", "infer_batch", "lr", "finetune_lr"}
     plain |= {"scratch_lr", "ridge", "weight_decay", "drop", "channels_last", "compile"}

@@ -29,10 +29,22 @@ class Source:
 
 
 def read_own(path: Path, classes: tuple[str, ...]) -> dict[str, UnitLogits]:
-    """The unit logits of every model in a table that `predict` wrote: model -> logits."""
+    """The unit logits of every model in a table that `predict` wrote: model -> logits.
+
+    Raises:
+        DataError: a value is no number.
+    """
     table = read_strings(path)
     columns = [f"p_{name}" for name in classes]
-    values = table[columns].astype(float)
+    values = numbers(table[columns])
+    bad = ~np.isfinite(values.to_numpy()).all(axis=1)
+    if bad.any():
+        row = table.iloc[n := int(bad.argmax())]
+        raise DataError(
+            f"{path} line {n + 2}: model '{row['model']}' without fold {row['fold']} has no probability of"
+            f" image '{row['image_id']}'",
+            "repeat predict with --force; where it refuses, the fit has failed: give the model a lower rate",
+        )
     found = {}
     for model, rows in table.groupby("model"):
         units = pd.Series(rows["unit_id"].to_numpy(), rows["image_id"].to_numpy())

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
-from kit import folds
+from kit import folds, settings
 from kit.combine import baselines, choose, rivals, side
 from kit.combine.aggregate import UnitLogits, plain_mean
 from kit.combine.inner import inner_count, inner_folds
@@ -175,7 +175,7 @@ def check_names(problem: Problem) -> None:
     Raises:
         DataError: one has.
     """
-    rows = {*problem.simplest_first, "mean of models", "constant", "limit"}
+    rows = {*problem.simplest_first, "mean of models", *settings.ROWS}
     if both := sorted(rows & set(problem.level.oof)):
         raise DataError(f"a model is called '{both[0]}', as another row of the table is", "rename it")
 

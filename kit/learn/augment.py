@@ -1,8 +1,8 @@
 """Augmentation, seeded for each tile by what it is: no state is carried from one to the next.
 
-Colours, blur, noise and shifts are albumentations' own. Right angles and mirrors are NumPy's, and stains are
-a linear map here, because both are several times faster so: albumentations' ``HEStain`` projects on two
-stains and loses what is neither, at a fortieth of the speed.
+Colours, blur, noise and shifts are albumentations' own. Right angles and mirrors are those of
+`kit.learn.views`, and stains are a linear map here, because both are several times faster so:
+albumentations' ``HEStain`` projects on two stains and loses what is neither, at a fortieth of the speed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
 
 from kit import seeds
+from kit.learn import views
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -108,7 +109,7 @@ def apply(augmentation: Augmentation, tiles: Pixels, seed: int, *key: object) ->
     for n, tile in enumerate(tiles):
         number = seeds.number(seed, "augment", *key, n)
         draw = np.random.default_rng(number)
-        tile = oriented(tile, int(draw.integers(8)))
+        tile = views.oriented(tile, int(draw.integers(8)))
         if augmentation.stains:
             change, shift = draw.uniform(-augmentation.stains, augmentation.stains, (2, 3))
             tile = stained(tile, 1 + change, shift)
@@ -117,17 +118,6 @@ def apply(augmentation: Augmentation, tiles: Pixels, seed: int, *key: object) ->
             tile = augmentation.rest(image=tile)["image"]
         out[n] = tile
     return out
-
-
-def oriented(tile: Pixels, symmetry: int) -> Pixels:
-    """A tile ``(H, W, 3)``, H = W, under one of the eight symmetries: turned by some right angles; from 4 on
-    mirrored first."""
-    mirrored = cv2.flip(tile, 1) if symmetry >= 4 else tile
-    turns = symmetry % 4
-    if not turns:
-        return np.asarray(mirrored, np.uint8)
-    codes = (cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
-    return np.asarray(cv2.rotate(mirrored, codes[turns - 1]), np.uint8)
 
 
 def stained(tile: Pixels, scale: NDArray[np.float64], shift: NDArray[np.float64]) -> Pixels:

@@ -30,10 +30,14 @@ class Average:
         self.model, self.live, self.taken = model, network, 0
         self.mean = deepcopy(network).eval().requires_grad_(False)
 
-    def update(self, step: int, total: int) -> None:
-        """Take note of the weights after a step, counted from 0, of ``total`` in the whole fit."""
+    def update(self, step: int, total: int, made: bool = True) -> None:
+        """Take note of the weights after a step, counted from 0, of ``total`` in the whole fit.
+
+        A step that was not made moves no moving average; swa takes the weights of every epoch as they are.
+        """
         if self.model.training.average == "ema":
-            self._move(1 - min(self.model.training.ema, 1 - (1 + self.taken) ** -POWER))
+            if made:
+                self._move(1 - min(self.model.training.ema, 1 - (1 + self.taken) ** -POWER))
         elif (step + 1) % (total // self.model.epochs) == 0 and step + 1 > TAIL * total:
             self._move(1 / (1 + self.taken))
 
@@ -55,7 +59,9 @@ class Average:
         return self.mean
 
     def refresh(self, batches: Iterable[Packed]) -> None:
-        """Give the averaged network the statistics that batch norm has with its weights; for swa, at the end.
+        """Give the averaged network of swa the statistics that batch norm has with its weights.
+
+        To be called before the network is judged, and at the end.
 
         A moving average has statistics that are as old as its weights. Nothing is read where no batch norm
         follows the tiles of training.

@@ -119,8 +119,15 @@ class BagModel(nn.Module):
         if self.encoder is None:
             return (tiles - self.center) / self.spread
         pixels = (tiles.to(self.mean.dtype) - self.mean) / self.std
-        features: Tensor = self.encoder(pixels.contiguous(memory_format=torch.channels_last))
+        features: Tensor = self.encoder(pixels.contiguous(memory_format=self._layout(self.encoder)))
         return features
+
+    @staticmethod
+    def _layout(encoder: nn.Module) -> torch.memory_format:
+        """How pixels lie in memory: as the first kernels do, or the encoder would turn every map."""
+        kernel = next((weight for weight in encoder.parameters() if weight.ndim == 4), None)
+        plain = kernel is not None and not kernel.is_contiguous(memory_format=torch.channels_last)
+        return torch.contiguous_format if plain else torch.channels_last
 
     def forward(self, packed: Packed, mix: Mix | None = None) -> Tensor:
         """Logits ``(B, K)``.

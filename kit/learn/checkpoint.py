@@ -7,8 +7,10 @@ purpose, the epoch and the step or image, so that a fit that goes on from any of
 from __future__ import annotations
 
 import logging
+import math
 import pickle
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,26 @@ from kit.files import write_file
 
 EVERY = 60.0  # seconds after which a fit is kept in mid-epoch
 log = logging.getLogger("kit")
+
+
+@dataclass
+class Progress:
+    """Where a fit is, in what a checkpoint can hold.
+
+    epoch, step: what comes next. losses: of the steps of this epoch. parts: of a batch. skipped, left_out:
+    steps that fp16 left out, in a row and in all. best, best_epoch: of the part that was set aside. done:
+    nothing more is to come.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+    parts: int = 1
+    skipped: int = 0
+    left_out: int = 0
+    best: float = math.inf
+    best_epoch: int = -1
+    done: bool = False
 
 
 class Keeper:

@@ -20,15 +20,17 @@ from kit import seeds
 from kit.competition import Competition
 from kit.dealing import deal, linked
 from kit.files import read_strings, write_table
+from kit.learn.loop import Diverged
 from kit.learn.models import Model
-from kit.learn.scoring import Split, best_of, inner_splits, paired, unit_losses
-from kit.learn.study import Proposal, Score, Search, Trials, losses
+from kit.learn.scoring import Split, best_of, inner_splits, lost, paired, unit_losses
+from kit.learn.study import Proposal, Score, Search, Trials, diverged, losses
 from kit.learn.train import fold_names
 from kit.state import Run
 
+SIDES = ("untuned", "winner")  # slots take turns
 TRIES = 20  # deals until one is not a split of the search
 COLUMNS = ["backbone", "fold", "trial", "found", "fresh", "untuned", "untuned_fresh", "optimism", "gain",
-           "standard_error", "units", "taken"]  # fmt: skip
+           "standard_error", "units", "diverged", "taken"]  # fmt: skip
 log = logging.getLogger("kit")
 
 
@@ -38,6 +40,8 @@ class Fresh:
 
     loss, untuned: mean losses of the winner, and without tuning.
     gain, error: how much lower the winner's is, with the paired standard error over units.
+    diverged: whose fits came to nothing: ``winner``, ``untuned``, ``both`` or none. Their losses are the
+        greatest that there are.
     """
 
     loss: float
@@ -45,6 +49,12 @@ class Fresh:
     gain: float
     error: float
     units: int
+    diverged: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the winner did not lose."""
+        return self.gain >= 0 and self.diverged not in ("winner", "both")
 
 
 def search(
@@ -62,7 +72,13 @@ def search(
         return Proposal(trial.user_attrs["settings"], trial.params, trial.distributions)
 
     def score(slot: int, settings: dict[str, Any], _: Trials) -> Score:
-        return Score([unit_losses(run, model.having(settings), splits[slot // 2]).tolist()])
+        split = splits[slot // 2]
+        try:
+            return Score([unit_losses(run, model.having(settings), split).tolist()])
+        except Diverged as error:
+            side = SIDES[slot % 2]
+            log.warning("%s: the %s settings lose on a fresh split: %s", model.name, side, error.message)
+            return Score([lost(split)], True, diverged=error.message)
 
     return Search(f"{name}/confirm", 2 * len(splits), propose, score) if splits else None
 
@@ -71,7 +87,9 @@ def fresh(trials: Trials) -> Fresh:
     """What the finished trials of such a search say; even slots are untuned."""
     untuned, winner = (np.concatenate([losses(trial) for trial in trials[n::2]]) for n in (0, 1))
     gain, error = paired(untuned, winner)
-    return Fresh(float(winner.mean()), float(untuned.mean()), gain, error, len(winner))
+    sides = [side for n, side in enumerate(SIDES) if any(map(diverged, trials[n::2]))]
+    whose = "both" if len(sides) > 1 else "".join(sides)
+    return Fresh(float(winner.mean()), float(untuned.mean()), gain, error, len(winner), whose)
 
 
 def fresh_splits(run: Run, images: pd.DataFrame, fold: str) -> list[Split]:
@@ -138,6 +156,7 @@ def row(model: Model, fold: str, trials: Trials, checked: Fresh | None, taken: b
         optimism = checked.loss - float(best.value or 0.0)
         found |= {"fresh": checked.loss, "untuned_fresh": checked.untuned, "optimism": optimism}
         found |= {"gain": checked.gain, "standard_error": checked.error, "units": checked.units}
+        found |= {"diverged": checked.diverged}
     return found
 
 
@@ -165,6 +184,9 @@ def _line(name: str, folds: dict[str, Any], table: pd.DataFrame) -> str:
     if len(again):
         text += f", on fresh splits {_mean(again, 'fresh')} (untuned {_mean(again, 'untuned_fresh')})"
         text += f", optimism {_mean(again, 'optimism')}"
+    for side in SIDES:
+        if count := again["diverged"].isin([side, "both"]).sum():
+            text += f"; {side} settings diverged there in {count} folds"
     return f"{text}; taken in {(table['taken'] == 'true').sum()} of {len(folds)} folds"
 
 

@@ -28,7 +28,6 @@ from kit.learn.bags import Packed
 from kit.learn.models import Model
 from kit.learn.pixels import Bag, Pixels
 from kit.learn.weights import find_weights
-from kit.read import store
 from kit.read.tiles import load_images
 from kit.state import Run
 
@@ -44,17 +43,6 @@ def ids_with_tiles(run: Run, split: str) -> Ids:
     images = load_images(run)
     mine = images[(images["split"] == split) & (images["tiles"] > 0)]
     return np.array(sorted(mine["image_id"]), dtype=object)
-
-
-def read_tiles(
-    run: Run, split: str, image: str, size: int, interpolation: str = "bicubic"
-) -> tuple[Tiles, store.Tiles]:
-    """All tiles ``(T, size, size, 3)`` of an image, the best first, and what the store knows of them.
-
-    ``size`` 0 keeps them as stored.
-    """
-    content = store.read(store.path_of(run.folder("tile"), split, image))
-    return preprocess.resize(content.decode(), size, interpolation), content
 
 
 def labelled(run: Run) -> pd.DataFrame:

@@ -31,6 +31,7 @@ from kit.read import store
 from kit.read.store import Tiles
 from kit.state import Run
 
+VERSION = 1  # of the numbers: another one where the same tiles get other features
 CHUNK = 32  # images a file: what a kill can cost
 KEY = 12  # digits of a key in the name of a folder
 NAMES = ("ids", "counts", "features", "section", "clot", "weight")  # of the arrays of a file
@@ -127,10 +128,7 @@ def embeddings(run: Run, model: Model, split: str, turns: Iterable[int] = (0,)) 
     wanted = views.needed(model.training.views, turns)
     ids, folder = ids_with_tiles(run, split), _folder(run, model)
     chunks = [ids[n : n + CHUNK] for n in range(0, len(ids), CHUNK)]
-    files = [
-        [folder / f"{split}-{n:05d}-{views.NAMES[number]}.npz" for number in wanted]
-        for n in range(len(chunks))
-    ]
+    files = [[_file(folder, split, n, number) for number in wanted] for n in range(len(chunks))]
     parts = [[_kept(path, mine) for path in paths] for paths, mine in zip(files, chunks, strict=True)]
     if any(view is None for part in parts for view in part):
         network = frozen_encoder(run, model)
@@ -142,11 +140,26 @@ def embeddings(run: Run, model: Model, split: str, turns: Iterable[int] = (0,)) 
     return _join(ids, parts, wanted, model.training.views)
 
 
+def lacking(run: Run, model: Model, split: str, wanted: Iterable[int]) -> list[str]:
+    """Names of those views of a split that are not there; models that share embeddings share the names."""
+    folder, chunks = _folder(run, model), -(-len(ids_with_tiles(run, split)) // CHUNK)
+    return [
+        f"{folder.name} {split} {views.NAMES[number]}"
+        for number in wanted
+        if not all(_file(folder, split, n, number).is_file() for n in range(chunks))
+    ]
+
+
+def _file(folder: Path, split: str, chunk: int, number: int) -> Path:
+    return folder / f"{split}-{chunk:05d}-{views.NAMES[number]}.npz"
+
+
 def key(run: Run, model: Model) -> str:
     """What embeddings depend on: tiles, weights, preprocessing and the way they are computed."""
     weights = find_weights(model.backbone, run.weights)
     return digest(
         {
+            "version": VERSION,
             "tiles": run.key("tile"),
             "encoder": model.backbone.encoder,
             "size": model.backbone.size,

@@ -12,7 +12,7 @@ import pandas as pd
 from kit import folds
 from kit.errors import DataError, SettingError
 from kit.files import locked
-from kit.learn import models
+from kit.learn import models, warmup
 from kit.learn.dataset import Ids, ids_with_tiles
 from kit.learn.models import Model
 from kit.learn.warmup import Warmup
@@ -101,6 +101,24 @@ def check(run: Run) -> None:
     log.warning("train.extra=pretrain does nothing for frozen models: %s", ", ".join(frozen))
 
 
+def version(run: Run, model: Model) -> int | None:
+    """The version of the warm-up that a model's encoder goes through; ``None`` if it goes through none."""
+    return warmup.VERSION if _is_warmed(run, model) else None
+
+
+def warm_key(run: Run, model: Model) -> str | None:
+    """The key of that warm-up, for which tiles must be there."""
+    return _warmup(run, model).key if _is_warmed(run, model) else None
+
+
+def _is_warmed(run: Run, model: Model) -> bool:
+    return run.competition.training.extra == "pretrain" and not model.frozen
+
+
+def _warmup(run: Run, model: Model) -> Warmup:
+    return Warmup(run, model, unlabelled(run, ()).index.to_numpy(dtype=object))
+
+
 def warm(run: Run, model: Model) -> Path | None:
     """The weights of a model's encoder after the warm-up, made at the first call.
 
@@ -115,9 +133,9 @@ def warm(run: Run, model: Model) -> Path | None:
         SettingError: the encoder has collapsed, or its loss was not finite.
         DataError: there are too few images.
     """
-    if run.competition.training.extra != "pretrain" or model.frozen:
+    if not _is_warmed(run, model):
         return None
-    work = Warmup(run, model, unlabelled(run, ()).index.to_numpy(dtype=object))
+    work = _warmup(run, model)
     path = run.folder("extra") / f"{model.backbone.name}-{work.key[:12]}.safetensors"
     with locked(path.with_suffix(".lock")):
         if not work.is_kept(path):

@@ -3,7 +3,10 @@
 Every draw is a function of the seed, the purpose, the epoch and the step or image; nothing is carried along
 that a checkpoint does not hold. A batch may go through the network in parts, or be shared among processes:
 dropout and mixing are drawn for whole bags of the whole batch, so that the gradient is that of one pass.
-(Batch norm in batch mode is the exception: it has the statistics of a part, and of a process on CPUs.)
+There are two exceptions: batch norm in batch mode has the statistics of a part (and of a process, on CPUs),
+and what an encoder drops by itself is drawn for a part. Such a network has as many parts as
+``train.accumulate`` says, and more only where the memory runs out, which is said and recorded: see
+`kit.learn.memory`.
 
 ``train.stop=inner`` measures every epoch on a part of the training fold that nothing is learned from, and
 keeps the best one. It is never the validation fold: the best of many epochs on a fold looks better there than
@@ -16,7 +19,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -27,65 +30,21 @@ from kit import seeds
 from kit.errors import SettingError
 from kit.learn import averages, losses, memory, optimise, ranks
 from kit.learn.bags import BagModel, Mix, Packed
-from kit.learn.checkpoint import Keeper
+from kit.learn.checkpoint import Keeper, Progress
 from kit.learn.fit import Fit
 from kit.learn.masks import BagDropout, partners
 from kit.learn.memory import cut, spans
 from kit.learn.monitor import STEPS, Monitor
+from kit.learn.sources import Batch, Source
 
 PRECISION = {"bf16": torch.bfloat16, "fp16": torch.float16}
 SKIPS = 30  # steps in a row that fp16 may leave out: its scale has fallen from 65536 to nothing
-Batch = tuple[Packed, Tensor]  # bags, and the number of the sample (or the class) of each
 AfterEpoch = Callable[[int, BagModel], bool]
 log = logging.getLogger("kit")
 
 
 class Diverged(SettingError):
     """The loss of a fit is not finite: it must begin again with a lower rate."""
-
-
-def whole(network: BagModel, packed: Packed, mix: Mix | None) -> Tensor:
-    """Logits ``(B, K)`` of bags of tiles."""
-    logits: Tensor = network(packed, mix)
-    return logits
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a fit's batches come from.
-
-    sizes: bags of each step of an epoch.
-    y: the class of each sample ``(n,)``; -1 for an image without a label.
-    batches: those from an epoch and step on, up to the last epoch.
-    logits: how a network reads them.
-    judged: the bags that measure an epoch, with their classes; ``None`` where nothing is set aside.
-    shared: whether processes that were started together each get their share of a batch.
-    """
-
-    sizes: list[int]
-    y: Tensor
-    batches: Callable[[int, int], Iterator[Batch]]
-    logits: Callable[[BagModel, Packed, Mix | None], Tensor] = whole
-    judged: Callable[[], Iterator[Batch]] | None = None
-    shared: bool = False
-
-
-@dataclass
-class Progress:
-    """Where a fit is, in what a checkpoint can hold.
-
-    epoch, step: what comes next. losses: of the steps of this epoch. parts: of a batch. skipped: steps in a
-    row that fp16 left out. best, best_epoch: of the part that was set aside. done: nothing more is to come.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    losses: list[float] = field(default_factory=list)
-    parts: int = 1
-    skipped: int = 0
-    best: float = math.inf
-    best_epoch: int = -1
-    done: bool = False
 
 
 def beginning(source: Source, place: tuple[int, int]) -> Iterator[Batch]:
@@ -109,9 +68,10 @@ class Loop:
         self.model = fit.model.having({"lr": rate}) if retries else fit.model
         self.training, self.network, self.retries = self.model.training, network, retries
         self.steps, self.device = len(source.sizes), network.head.weight.device
-        counts = np.bincount(source.y[source.y >= 0].numpy(), minlength=len(fit.run.competition.classes))
+        y = source.shown(self.training.undersample)
+        counts = np.bincount(y[y >= 0].numpy(), minlength=len(fit.run.competition.classes))
         self.loss = losses.make(self.training, counts, fit.run.competition.metric)
-        losses.start_at_prior(network.head, self.loss, source.y)
+        losses.start_at_prior(network.head, self.loss, y)
         self.drop = BagDropout(self.training.drop)
         network.drop = self.drop  # type: ignore[assignment]
         half = PRECISION.get(self.training.precision) if network.encoder is not None else None
@@ -120,17 +80,19 @@ class Loop:
         self.optimiser = optimise.make(optimise.groups(network, self.model), self.model)
         self.schedule = optimise.Schedule(self.model, self.steps * self.model.epochs)
         self.average = averages.make(self.model, network)
-        self.progress = Progress(parts=self.training.accumulate if network.encoder is not None else 1)
+        self.least = self.training.accumulate if network.encoder is not None else 1  # parts of a batch
+        self.progress = Progress(parts=self.least)
         self.best: dict[str, Tensor] = {}
         self.waiting: list[Tensor] = []  # losses that may still be on their way from a GPU
         self.unit = 2 if self.training.mixup else 1  # bags that stay together
+        self.last: Packed | None = None  # bags of the last step
 
     def run(self, after_epoch: AfterEpoch | None = None) -> BagModel:
         """Fit to the end, or until ``after_epoch`` says that it is enough; the network is ready to predict.
 
         Raises:
-            Diverged: the loss is not finite.
-            SettingError: the memory is too small for one bag.
+            Diverged: the loss or the weights are not finite, or fp16 left out most of the steps.
+            SettingError: the memory is too small for one bag, or for a batch that may not be cut.
         """
         for _ in self.steps_made(after_epoch):
             pass
@@ -172,8 +134,9 @@ class Loop:
         """One batch: gradients of all its parts, on all processes, then one step of the optimiser."""
         now = self.progress
         done = now.epoch * self.steps + now.step
-        if done == 0 or (now.step == 0 and now.epoch == self.training.freeze):
-            now.parts = memory.parts_for(self.network, packed, now.parts, self.unit)
+        if done == 0 or (now.step == 0 and now.epoch == self.model.freeze):
+            with self._autocast():
+                now.parts = memory.parts_for(self.network, packed, self.least, self.unit)
             if now.parts > 1:
                 log.info("%s: a batch goes through in %d parts", self.fit.purpose, now.parts)
         optimise.set_rate(self.optimiser, self.model, self.schedule.rate(done))
@@ -187,15 +150,16 @@ class Loop:
                     raise
                 memory.restore(self.network, statistics)
             except ValueError as error:
-                memory.refuse_statistics(error, packed.bags, self.progress.parts)
+                memory.refuse_statistics(error, packed.bags, now.parts, self.least)
                 raise
             self._halve(packed)
         learners = [p.grad for p in self.network.parameters() if p.grad is not None]
         if self._shared:
             ranks.add_up([loss, *learners])
-        self._apply()
+        self.last = cut(packed, *spans(packed.bags, now.parts, self.unit)[0])
+        made = self._apply(statistics)
         if self.average is not None:
-            self.average.update(done, self.steps * self.model.epochs)
+            self.average.update(done, self.steps * self.model.epochs, made)
         self.waiting.append(loss)
         self.monitor.step(self.source.sizes[now.step], len(packed.tiles))
 
@@ -236,7 +200,7 @@ class Loop:
         if not self.training.mixup:
             return None
         draw = np.random.default_rng(self._seed("mix"))
-        return losses.draw_mix(draw, bags, self.training.mixup)[1]
+        return losses.draw_mix(draw, bags, self.training.mixup)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return nullcontext() if self.half is None else torch.autocast(self.device.type, dtype=self.half)
@@ -248,16 +212,28 @@ class Loop:
         self.optimiser.zero_grad(set_to_none=True)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        log.warning("%s: the memory is short, so a batch goes through in %d parts", self.fit.purpose, parts)
+        said = memory.consequence(self.network, parts)
+        log.warning(
+            "%s: the memory is short, so a batch goes through in %d parts%s", self.fit.purpose, parts, said
+        )
         self.progress.parts = parts
 
-    def _apply(self) -> None:
-        """Let the optimiser make its step; fp16 leaves one out where a gradient is not finite."""
-        before = self.scaler.get_scale()
+    def _apply(self, statistics: dict[str, Tensor]) -> bool:
+        """Let the optimiser make its step, and say whether it did: fp16 leaves out what is not finite.
+
+        Of a step that is left out nothing stays: batch norm has the statistics that it had before.
+        """
+        now, scale = self.progress, self.scaler.get_scale()
         self.scaler.step(self.optimiser)
         self.scaler.update()
-        if self.half is torch.float16:
-            self.progress.skipped = self.progress.skipped + 1 if self.scaler.get_scale() < before else 0
+        if self.scaler.get_scale() >= scale:
+            now.skipped = 0
+            return True
+        memory.restore(self.network, statistics)
+        now.skipped, now.left_out = now.skipped + 1, now.left_out + 1
+        if now.skipped > SKIPS:
+            self._refuse(f"every gradient of {self.fit.purpose} in {now.skipped} steps is", now.step + 1)
+        return False
 
     # -- what is measured
 
@@ -271,15 +247,38 @@ class Loop:
         values = torch.stack(self.waiting).tolist() if self.waiting else []
         self.waiting.clear()
         for value in values:
-            if not (math.isfinite(value) or self.half is torch.float16) or now.skipped > SKIPS:
-                self._refuse(len(now.losses))
             now.losses.append(value)
+            if not (math.isfinite(value) or self.half is torch.float16):
+                self._refuse(f"the loss of {self.fit.purpose} is", len(now.losses))
 
-    def _refuse(self, step: int) -> None:
-        rate = float(self.model.get("lr"))
+    def _check(self) -> None:
+        """Look at an epoch that is over.
+
+        Raises:
+            Diverged: it has no finite loss, or left weights that are not finite.
+        """
+        if not any(math.isfinite(value) for value in self.progress.losses):
+            self._refuse(f"the loss of {self.fit.purpose} is")
+        # At the end no further loss will tell of weights that are finite, but too large.
+        self._check_weights(self._candidate(), self.last if self.progress.done else None)
+
+    def _check_weights(self, network: BagModel, bags: Packed | None = None) -> None:
+        """Weights, statistics and the logits of bags are finite, in all processes: some differ there."""
+        with torch.inference_mode():
+            logits = [] if bags is None else [self.source.logits(network.eval(), bags, None)]
+        wrong = torch.tensor(
+            [not optimise.is_finite(network, *logits)], dtype=torch.float32, device=self.device
+        )
+        if self._shared:
+            ranks.add_up([wrong])
+        if wrong.any():
+            self._refuse(f"the weights of {self.fit.purpose} are")
+
+    def _refuse(self, what: str, step: int | None = None) -> None:
+        rate, now = float(self.model.get("lr")), self.progress
+        epoch, step = min(now.epoch + 1, self.model.epochs), step or now.step or self.steps
         raise Diverged(
-            f"the loss of {self.fit.purpose} is not finite: epoch {self.progress.epoch + 1}, step {step + 1},"
-            f" learning rate {rate:g}",
+            f"{what} not finite: epoch {epoch}, step {step}, learning rate {rate:g}",
             f"lower the rate of this model: write '; lr={rate / 10:g}' behind it in train.backbones"
             + ("; or use train.precision=bf16" if self.half is torch.float16 else ""),
         )
@@ -303,11 +302,16 @@ class Loop:
         """Measure the epoch, and say whether it was the last one."""
         now = self.progress
         self._settle()
+        now.done = now.epoch + 1 == self.model.epochs
+        self._check()
+        if self.average is not None and (self.source.judged or after_epoch):
+            self.average.refresh(self.source.bags(now.epoch))
         inner = ranks.from_first(self._judge()) if self._shared else self._judge()
+        if inner is not None and not math.isfinite(inner):
+            self._refuse(f"the loss of {self.fit.purpose} on what was set aside is")
         self._row(inner)
         watched = _mean(now.losses) if inner is None else inner
         self.schedule.observe(now.epoch, watched)
-        now.done = now.epoch + 1 == self.model.epochs
         if inner is not None:
             self._compare(inner)
         if after_epoch is not None and after_epoch(now.epoch, self._candidate().eval()):
@@ -335,7 +339,7 @@ class Loop:
         if inner < now.best:
             now.best, now.best_epoch = inner, now.epoch
             self.best = {k: v.detach().cpu().clone() for k, v in self._candidate().state_dict().items()}
-        if now.epoch - now.best_epoch >= 3 * self.training.patience:
+        if now.epoch - now.best_epoch >= 3 * self.model.patience:
             now.done = True
 
     def _candidate(self) -> BagModel:
@@ -344,12 +348,15 @@ class Loop:
 
     def _result(self) -> BagModel:
         """The network to predict with, on the CPU."""
+        out = self.progress.left_out
+        if 2 * out > self.progress.epoch * self.steps:
+            self._refuse(f"most gradients of {self.fit.purpose} ({out} steps) are")
         if self.average is not None and not self.best:
-            last = self.source.batches(self.model.epochs - 1, 0)
-            self.average.refresh(packed for packed, _ in last)
+            self.average.refresh(self.source.bags(self.model.epochs - 1))
         network = self._candidate()
         if self.best:
             network.load_state_dict(self.best)
+        self._check_weights(network)
         network.drop = nn.Dropout(self.training.drop)
         return network.requires_grad_(True).cpu().eval()
 

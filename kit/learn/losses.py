@@ -115,15 +115,14 @@ def start_at_prior(head: nn.Linear, loss: Loss, y: Tensor) -> None:
         head.bias.copy_(loss.prior(y))
 
 
-def draw_mix(draw: np.random.Generator, bags: int, alpha: float) -> tuple[Tensor, Tensor]:
-    """Partners ``(B,)`` int64 and shares ``(B,)`` float of a mixup (Zhang 2018, Verma 2019).
+def draw_mix(draw: np.random.Generator, bags: int, alpha: float) -> Tensor:
+    """How much of itself each bag keeps in a mixup: shares ``(B,)`` float (Zhang 2018, Verma 2019).
 
     A bag keeps its share, which is Beta(alpha, alpha) of one half or more: two bags that mix half and half
     are the same mix twice, and the mixes of a batch stay different.
     """
     share = draw.beta(alpha, alpha, bags)
-    partner = torch.from_numpy(draw.permutation(bags))
-    return partner, torch.from_numpy(np.maximum(share, 1 - share)).float()
+    return torch.from_numpy(np.maximum(share, 1 - share)).float()
 
 
 def mixed(target: Tensor, partner: Tensor, share: Tensor) -> Tensor:

@@ -1,17 +1,25 @@
 """Memory: in how many parts a batch goes through the network, so that it fits.
 
 ``train.batch`` is the batch of the mathematics: gradients of its parts are added up before a step is made.
-The number of parts is found anew in every fit, from what is free then; nothing is remembered of another fit,
-so that a fold is the same whichever folds went before it.
+There are ``train.accumulate`` of them. What is free when a fit begins may ask for more only where that
+changes nothing but rounding: not in a network with batch norm in batch mode, or with dropout of its own, for
+both see a part (`sees_parts`). Such a network keeps the number that was set, and is refused where it cannot
+fit.
+
+Where memory runs out all the same there are twice as many parts from then on, in any network: a night is
+worth more. That is a warning, the number is in the record of the weights, and a network that sees parts
+learns otherwise than it would have on a larger machine.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kit.errors import SettingError
 from kit.learn.bags import BagModel, Packed
@@ -23,6 +31,7 @@ CGROUPS = (  # limit and use of a container, in its two versions
 )
 # What torch says on a CPU, where it has no exception of its own for this.
 WORDS = ("not enough memory", "DefaultCPUAllocator", "CUDA out of memory", "CUDNN_STATUS_ALLOC_FAILED")
+log = logging.getLogger("kit")
 
 
 def is_short(error: RuntimeError) -> bool:
@@ -68,18 +77,50 @@ def more_parts(parts: int, bags: int, unit: int, bag: int, size: int) -> int:
     return 2 * parts
 
 
-def refuse_statistics(error: ValueError, bags: int, parts: int) -> None:
+def refuse_statistics(error: ValueError, bags: int, parts: int, least: int) -> None:
     """Say it where torch's batch norm found a single number to take the variance of.
+
+    ``least`` are the parts that were set; where there are more, the memory was short.
 
     Raises:
         SettingError: that is what the error says.
     """
     if "more than 1 value per channel" in str(error):
         size = bags // min(bags, parts)
+        hint = "train.accumulate=1, or a larger train.batch"
+        if parts > least:
+            hint = "fewer or smaller tiles (train.bag, encoder:mode:pixels): more bags do not fit into memory"
         raise SettingError(
             f"batch norm has no statistics of a part of {size} bag{'s' * (size > 1)}",
-            "use --set train.norm=kept (of pretrained weights), train.accumulate=1, or a larger train.batch",
+            f"use --set train.norm=kept (of pretrained weights), {hint}",
         ) from error
+
+
+def sees_parts(network: BagModel) -> bool:
+    """Whether the result of a network, in the mode that its layers are in, depends on how a batch is cut.
+
+    Batch norm in batch mode does, and whatever drops something at random beside `kit.learn.masks`.
+    """
+    if network.encoder is None:
+        return False
+    return any(_sees_parts(layer) for part in (network.encoder, network.pool) for layer in part.modules())
+
+
+def _sees_parts(layer: nn.Module) -> bool:
+    if not layer.training:
+        return False
+    if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+        return True
+    names = ("p", "prob", "drop_prob") if "Drop" in type(layer).__name__ else ()
+    # Some encoders have no layer for it: they call a function with this number.
+    return any((getattr(layer, name, 0.0) or 0.0) > 0 for name in (*names, "drop_rate"))
+
+
+def consequence(network: BagModel, parts: int) -> str:
+    """What it means that there are more parts than were set, to be said behind it; empty if nothing."""
+    if not sees_parts(network):
+        return ""
+    return f"; batch norm or dropout see parts, so the result is that of --set train.accumulate={parts}"
 
 
 def parts_for(network: BagModel, packed: Packed, least: int, unit: int = 1) -> int:
@@ -87,17 +128,35 @@ def parts_for(network: BagModel, packed: Packed, least: int, unit: int = 1) -> i
 
     On a GPU it is tried: too many parts only cost time. On a CPU, where a process that asks for too much is
     killed without a word, the tensors that one tile leaves for the backward pass are counted, and the batch
-    is cut so that they fit into what is free.
+    is cut so that they fit into what is free. A network that sees parts is never cut: it is refused if those
+    tensors alone are more than all that is free.
+
+    Raises:
+        SettingError: that is so.
     """
     if network.encoder is None or packed.tiles.is_cuda:
         return least
     room = free()
     if room is None:
         return least
-    tile = activation_bytes(network, packed.tiles[:1])
+    need = activation_bytes(network, packed.tiles[:1]) * len(packed.tiles)
     blocks = max(1, packed.bags // unit)
     # Twice: gradients of activations live beside them.
-    return min(blocks, max(least, int(np.ceil(2 * tile * len(packed.tiles) / (SHARE * room)))))
+    parts = min(blocks, max(least, math.ceil(2 * need / (SHARE * room))))
+    if parts == least or not sees_parts(network):
+        return parts
+    if need / least > room:
+        raise SettingError(
+            f"{need / least / 2**30:.1f} GiB are needed for a batch, and {room / 2**30:.1f} GiB are free",
+            f"use --set train.accumulate={parts} (batch norm then sees these parts), or train.norm=kept (of"
+            " pretrained weights), or free some memory",
+        )
+    log.warning(
+        "the memory may be too small for a batch, which is not cut, since the result would be another one;"
+        " if so, use --set train.accumulate=%d, or train.norm=kept",
+        parts,
+    )
+    return least
 
 
 def activation_bytes(network: BagModel, tiles: Tensor) -> int:

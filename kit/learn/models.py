@@ -11,6 +11,7 @@ one serves all modes: ``lr``, ``epochs`` and ``weight_decay``.
 
 from __future__ import annotations
 
+import math
 import re
 import typing
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from kit.competition import Training
 from kit.errors import SettingError, did_you_mean
 from kit.learn import backbones
 from kit.learn.backbones import Backbone
+from kit.metrics import Metric
 from kit.state import Run
 
 # Settings whose name depends on the mode: the name in a specification, and the fields of Training.
@@ -32,8 +34,13 @@ MODAL = {
 }
 # Settings of the whole run, which no single model can change.
 SHARED = ("backbones", "seeds", "hours", "infer_batch", "turned", "extra", "extra_epochs", "logs")
-# What says nothing of a model whose encoder never learns.
-ENCODER = ("layer_decay", "freeze", "norm", "preset")
+# What says nothing of a model, by its mode.
+PRETRAINED = ("layer_decay", "freeze", "norm")
+IDLE = {
+    "frozen": (*PRETRAINED, "preset", "accumulate", "precision", "channels_last", "compile"),
+    "finetune": (),
+    "scratch": PRETRAINED,
+}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 Space = Mapping[str, tuple[float, float] | list[Any]]
 
@@ -80,6 +87,16 @@ class Model:
         """How long it learns."""
         return max(1, round(float(self.get("epochs")) * self.training.shorten))
 
+    @property
+    def freeze(self) -> int:
+        """In how many epochs the encoder waits; never in all."""
+        return min(round(self.training.freeze * self.training.shorten), self.epochs - 1)
+
+    @property
+    def patience(self) -> int:
+        """How many epochs without gain are borne."""
+        return max(1, round(self.training.patience * self.training.shorten))
+
 
 def field_of(mode: str, key: str) -> str:
     """The field of Training behind a name: one name serves all modes.
@@ -93,7 +110,7 @@ def field_of(mode: str, key: str) -> str:
 def own_names(mode: str) -> set[str]:
     """The settings that a model of this mode may have for itself."""
     others = {name for by_mode in MODAL.values() for name in by_mode.values()}
-    left_out = {*SHARED, *(ENCODER if mode == "frozen" else ())}
+    left_out = {*SHARED, *IDLE[mode]}
     mine = {by_mode[mode] for by_mode in MODAL.values()}
     return {name for name in _types() if name not in left_out | (others - mine)} | set(MODAL)
 
@@ -148,7 +165,32 @@ def parse(text: str, training: Training) -> Model:
             raise SettingError(f"{model.name}: {key} is given twice", "keep one of the two")
         given.add(key)
         model = _with_own(model, key, value)
+    _check_freeze(model)
     return model
+
+
+def check(model: Model, metric: Metric) -> list[str]:
+    """Which settings of a model say nothing beside its others or the metric: a sentence each.
+
+    Those that say nothing in its mode are `IDLE`.
+    """
+    training, found = model.training, []
+    if model.frozen and training.views == 1 and training.augment != Training().augment:
+        found.append("train.augment makes no difference: train.views=1 leaves no other view to show")
+    if training.loss == "metric" and metric.fixed_prior is None:
+        found.append("train.loss=metric is train.loss=cross-entropy: the metric has no class weights")
+    return found
+
+
+def _check_freeze(model: Model) -> None:
+    """The encoder of a fine-tuned model learns at some time, whatever tuning chooses."""
+    most = max(model.get("freeze"), *model.space.get("freeze", (0,)))
+    epochs = min(model.get("epochs"), *model.space.get("epochs", (math.inf,)))
+    if model.backbone.mode == "finetune" and most >= epochs:
+        raise SettingError(
+            f"{model.name}: train.freeze={most} of {epochs} epochs: the encoder would never learn",
+            f"write '; freeze={max(0, int(epochs) // 4)}' behind it, or '; epochs=N' for more epochs",
+        )
 
 
 def _own_pair(model: Model, part: str) -> tuple[str, str]:

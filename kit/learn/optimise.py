@@ -96,12 +96,18 @@ def freeze(network: BagModel, model: Model, epoch: int) -> None:
     network.train()
     if network.encoder is None or model.backbone.mode != "finetune":
         return
-    waits = epoch < model.training.freeze
+    waits = epoch < model.freeze
     network.encoder.requires_grad_(not waits)
     network.encoder.train(not waits)
     if model.training.norm == "kept":
         for layer in _batch_norms(network.encoder):
             layer.eval()
+
+
+def is_finite(network: nn.Module, *more: Tensor) -> bool:
+    """Whether every weight and statistic of a network is a number, and all of some tensors more."""
+    values = [*more, *(value for value in network.state_dict().values() if value.is_floating_point())]
+    return bool(torch.stack([torch.isfinite(value).all() for value in values]).all())
 
 
 def _batch_norms(network: nn.Module) -> Iterable[nn.Module]:
@@ -121,7 +127,7 @@ class Schedule:
 
     def __init__(self, model: Model, total: int) -> None:
         self.kind, self.total = model.training.schedule, total
-        self.patience, self.factor = model.training.patience, model.training.factor
+        self.patience, self.factor = model.patience, model.training.factor
         self.best, self.bad, self.falls, self.seen = math.inf, 0, 0, -1
 
     def rate(self, step: int) -> float:

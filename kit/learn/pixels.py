@@ -25,6 +25,7 @@ from kit.learn import preprocess
 from kit.read import store
 from kit.state import Run
 
+VERSION = 1  # of the pixels: another one where the same tiles are resized otherwise
 MOST_GIB = 64.0  # of one file; half of the disk's free space may be less
 ABOVE = 2**30  # bytes, from which making the file is worth a line in the log
 Ids = NDArray[np.object_]
@@ -148,7 +149,7 @@ def _say(text: str) -> None:
 def _path(run: Run, pixels: Pixels, ids: Ids) -> Path:
     """The file's place: another one when any image was tiled anew."""
     made = [(name, *_written(pixels.place(name))) for name in ids]
-    key = digest([run.key("tile"), pixels.size, pixels.interpolation, made])
+    key = digest([VERSION, run.key("tile"), pixels.size, pixels.interpolation, made])
     return run.folder("pixels") / f"{_kind(pixels)}-{key[:12]}.npy"
 
 

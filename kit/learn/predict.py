@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from tqdm.auto import tqdm
 
 from kit.competition import Training
+from kit.errors import DataError
 from kit.files import write_table
 from kit.learn import attention, backbones, embed, encode, losses, plan, pooling, preprocess, views
 from kit.learn.bags import BagModel, Packed, outputs
@@ -97,9 +98,26 @@ def _predict_fold(
     for name, split, units in asked:
         ids = units.index.to_numpy(dtype=object)
         said = say(run, model, network, split, ids)
+        _require_numbers(model, fold, ids, said.logits)
         tables[name].append(_table(run, model, fold, units, probabilities(run, model, said.logits)))
         if said.shares:
             attended.add(split, ids, said.shares)
+
+
+def _require_numbers(model: Model, fold: str, ids: Ids, logits: Features) -> None:
+    """What a network says are numbers.
+
+    Raises:
+        DataError: they are not, of some image.
+    """
+    bad = ~np.isfinite(logits).all(axis=1)
+    if bad.any():
+        lr = float(model.get("lr"))
+        raise DataError(
+            f"{model.purpose} without fold {fold} says no number of image '{ids[int(bad.argmax())]}'"
+            f" ({int(bad.sum())} of {len(ids)} images)",
+            f"its fit has failed: write '; lr={lr / 10:g}' behind it in train.backbones, and repeat train",
+        )
 
 
 def recorded(run: Run, model: Model, fold: str) -> Model:

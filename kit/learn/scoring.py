@@ -7,6 +7,7 @@ every trial of a search fits with the same random numbers on the same splits, so
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ KNOWN = 3  # finished trials that a curve is compared with, at least
 FLOOR = 1e-6  # least probability that counts
 WORST = round(float(-np.log(FLOOR)), 6)  # so no unit's loss is above 13.8
 Look = Callable[[int, BagModel], bool]
+log = logging.getLogger("kit")
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,13 @@ def unit_losses(run: Run, model: Model, split: Split, look: Look | None = None) 
 
     Args:
         look: called after every epoch of the fit; true ends it.
+
+    Raises:
+        Diverged: the loss is not finite. It is not tried with another rate: that would be scored under a
+            name that is not its own.
     """
     fit = Fit(run, model, split.learned, f"{model.name} {split.name}")
-    network = train(fit) if look is None else train(fit, after_epoch=look)
+    network = train(fit, after_epoch=look, retries=0)
     return judge(run, model, network, split)
 
 
@@ -94,6 +100,9 @@ def score(run: Run, model: Model, splits: list[Split], slot: int, trials: Trials
     """Fit and judge split by split, until done or clearly worse than the best trial so far.
 
     The settings as given, in slot 0, are never given up.
+
+    Raises:
+        Diverged: those do not work.
     """
     prune = run.competition.tuning.prune and slot > 0
     found: list[list[float]] = []
@@ -102,16 +111,23 @@ def score(run: Run, model: Model, splits: list[Split], slot: int, trials: Trials
         curve = _Curve(run, model, split, [c[n] for c in _curves(trials) if len(c) > n], prune)
         try:
             mine = unit_losses(run, model, split, curve.look if curve.is_wanted else None).tolist()
-        except Diverged:
-            if slot == 0:  # what the user asked for does not work
-                raise
-            return Score([*found, [WORST] * split.judged["unit_id"].nunique()], True, curves)
+        except Diverged as error:
+            if slot == 0:
+                message = f"trial 0, which has the settings as given, came to nothing: {error.message}"
+                raise Diverged(message, error.hint) from error
+            log.warning("a trial of %s is given up: %s", model.name, error.message)
+            return Score([*found, lost(split)], True, curves, error.message)
         found.append(mine)
         curves += [curve.values] if curve.is_wanted else []
         is_last = n == len(splits) - 1
         if curve.is_given_up or (prune and not is_last and loses(run, splits, found, trials)):
             return Score(found, True, curves)
     return Score(found, False, curves)
+
+
+def lost(split: Split) -> list[float]:
+    """The losses of the units of a split of which nothing could be learned."""
+    return [WORST] * int(split.judged["unit_id"].nunique())
 
 
 def _curves(trials: Trials) -> list[list[list[float]]]:

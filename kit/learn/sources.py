@@ -5,8 +5,9 @@ Both show, of every bag and in every epoch, some of the tiles of one section of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -31,11 +32,49 @@ from kit.learn.dataset import (
 )
 from kit.learn.embed import Embedded
 from kit.learn.fit import Fit
-from kit.learn.loop import Batch, Source
 
 PASSES = 16  # steps of a frozen epoch, at most: larger sets take larger steps, not more of them
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float32]
+Batch = tuple[Packed, Tensor]  # bags, and the number of the sample (or the class) of each
+
+
+def whole(network: BagModel, packed: Packed, mix: Mix | None) -> Tensor:
+    """Logits ``(B, K)`` of bags of tiles."""
+    logits: Tensor = network(packed, mix)
+    return logits
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a fit's batches come from.
+
+    sizes: bags of each step of an epoch.
+    y: the class of each sample ``(n,)``; -1 for an image without a label.
+    batches: those from an epoch and step on, up to the last epoch.
+    logits: how a network reads them.
+    judged: the bags that measure an epoch, with their classes; ``None`` where nothing is set aside.
+    shared: whether processes that were started together each get their share of a batch.
+    """
+
+    sizes: list[int]
+    y: Tensor
+    batches: Callable[[int, int], Iterator[Batch]]
+    logits: Callable[[BagModel, Packed, Mix | None], Tensor] = whole
+    judged: Callable[[], Iterator[Batch]] | None = None
+    shared: bool = False
+
+    def bags(self, epoch: int) -> Iterator[Packed]:
+        """All bags of one epoch."""
+        for packed, _ in islice(self.batches(epoch, 0), len(self.sizes)):
+            yield packed
+
+    def shown(self, undersample: float) -> Tensor:
+        """The class of every bag of an epoch ``(m,)``, in no order; copies count, too."""
+        if not undersample:
+            return self.y
+        found = quotas(self.y.numpy(), undersample)
+        return torch.repeat_interleave(torch.tensor(list(found)), torch.tensor(list(found.values())))
 
 
 @dataclass(frozen=True)
@@ -96,9 +135,12 @@ def of_embeddings(network: BagModel, packed: Packed, mix: Mix | None) -> Tensor:
     return logits
 
 
-def embedded(fit: Fit, judged: pd.DataFrame | None) -> tuple[BagModel, Source]:
-    """A head to fit and the embeddings that it learns from; ``judged`` are images that are set aside."""
-    stored = _stored(fit)
+def embedded(fit: Fit, judged: pd.DataFrame | None, known: Embedded | None = None) -> tuple[BagModel, Source]:
+    """A head to fit and the embeddings that it learns from; ``judged`` are images that are set aside.
+
+    ``known`` stands in for the embeddings of the run.
+    """
+    stored = _stored(fit) if known is None else known
     # The labelled images come first: only they say what is standard.
     mine = stored.take(fit.samples.index.unique().to_numpy(dtype=object))
     mean = mine.mean_features()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 from optuna.distributions import (
@@ -10,9 +12,12 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.trial import create_trial
 
 from kit import seeds
 from kit.competition import Competition
+from kit.errors import SettingError
+from kit.learn import models, pooling
 from kit.learn.models import Model
 from kit.learn.study import Proposal, Space, Trials, draw
 from kit.state import Run
@@ -31,12 +36,54 @@ def defaults(model: Model) -> dict[str, Any]:
 def space(task: Competition, model: Model) -> Space:
     """What a trial may choose: what the model declares, and for the rest what suits its mode.
 
-    A bag of one has no pool and no choice of tiles; what is switched off by a zero stays off.
+    A bag of one has no pool and no choice of tiles; what is switched off by a zero stays off, and a value
+    that its specification names stays as it is.
+
+    Raises:
+        SettingError: some of the choices cannot be had together.
     """
-    found = _usual(task, model)
+    fixed = _written(task, model)
+    found = {
+        name: values
+        for name, values in _usual(task, model).items()
+        if not fixed & {name, models.field_of(model.backbone.mode, name)}
+    }
     for name, declared in model.space.items():
         found[name] = _declared(declared)
+    _check_pools(model, found)
     return found
+
+
+def _written(task: Competition, model: Model) -> set[str]:
+    """The settings that a model's specification names."""
+    for text in task.training.backbones:
+        if models.parse(text, task.training).name == model.name:
+            return {part.partition("=")[0].strip() for part in text.split(";")[1:]}
+    return set()
+
+
+def _check_pools(model: Model, choices: Space) -> None:
+    """Every choice of a pool goes with every choice of what it depends on: none is found out by a trial.
+
+    Raises:
+        SettingError: one does not.
+    """
+    names = ("pool", "loss", "mixup")
+    for values in itertools.product(*(_ends(model, choices, name) for name in names)):
+        tried = model.having(dict(zip(names, values, strict=True)))
+        try:
+            pooling.check(tried.training)
+        except SettingError as error:
+            hint = f"{error.hint}; beside {model.name}, leave out one of the choices that do not go together"
+            raise SettingError(f"{model.name}: what is searched has {error.message}", hint) from error
+
+
+def _ends(model: Model, choices: Space, name: str) -> Sequence[Any]:
+    """The choices of a setting, or the ends of its range; its value where it is not searched."""
+    found = choices.get(name)
+    if isinstance(found, CategoricalDistribution):
+        return found.choices
+    return (found.low, found.high) if isinstance(found, FloatDistribution) else (model.get(name),)
 
 
 def _usual(task: Competition, model: Model) -> Space:
@@ -49,7 +96,8 @@ def _usual(task: Competition, model: Model) -> Space:
         if (value := model.get(name))
     }
     found["drop"] = FloatDistribution(0.0, max(0.6, first.drop))
-    found["augment"] = FloatDistribution(0.0, 1.0)
+    if not model.frozen or first.views > 1 or "views" in model.space:  # else there is one view to show
+        found["augment"] = FloatDistribution(0.0, 1.0)
     if task.tiles.count != 1:
         found["pool"] = CategoricalDistribution(list(dict.fromkeys(["mean", "attention", first.pool])))
         most = task.tiles.count or 32
@@ -93,6 +141,7 @@ def propose(run: Run, model: Model, fold: str, slot: int, trials: Trials) -> Pro
 def _holds(distribution: BaseDistribution, value: Any) -> bool:
     """Whether a sampler could draw this value."""
     try:
-        return bool(distribution._contains(distribution.to_internal_repr(value)))
-    except (ValueError, TypeError):  # no choice of its
+        create_trial(value=0.0, params={"x": value}, distributions={"x": distribution})
+    except (ValueError, TypeError):  # out of its range, or no choice of its
         return False
+    return True

@@ -55,11 +55,13 @@ class Score:
 
     losses: of every unit, by split; a pruned trial has seen the first splits only.
     curves: by split, the loss at some moments of a fit.
+    diverged: why a fit of it came to nothing, if one did; such a trial counts as pruned.
     """
 
     losses: list[list[float]]
     pruned: bool = False
     curves: list[list[float]] = field(default_factory=list)
+    diverged: str = ""
 
     @property
     def value(self) -> float:
@@ -90,6 +92,11 @@ def losses(trial: FrozenTrial) -> NDArray[np.float64]:
 def slot_of(trial: FrozenTrial) -> int:
     """The slot that a trial fills."""
     return int(trial.user_attrs["slot"])
+
+
+def diverged(trial: FrozenTrial) -> str:
+    """Why a fit of a trial came to nothing; empty if none did."""
+    return str(trial.user_attrs.get("diverged", ""))
 
 
 def draw(sampler: str, seed: int, choices: Space, trials: Trials) -> dict[str, Any]:
@@ -124,8 +131,8 @@ def finished(storage: BaseStorage, search: Search) -> Trials:
 
 def forget(storage: BaseStorage, names: list[str]) -> list[Process]:
     """Delete studies; where another process is at work on one, none is, and those processes are returned."""
-    known = {study.study_name: study._study_id for study in storage.get_all_studies()}
-    ids = [known[name] for name in names if name in known]
+    known = {study.study_name for study in storage.get_all_studies()}
+    ids = [storage.get_study_id_from_name(name) for name in names if name in known]
     owners = {
         owner
         for n in ids
@@ -269,8 +276,13 @@ def _fill(storage: BaseStorage, look: _Look, claim: FrozenTrial) -> None:
         storage.set_trial_user_attr(number, "losses", score.losses)
         if score.curves:
             storage.set_trial_user_attr(number, "curves", score.curves)
-        storage.set_trial_intermediate_value(number, len(score.losses), score.value)
-        state = TrialState.PRUNED if score.pruned else TrialState.COMPLETE
+        if score.diverged:
+            storage.set_trial_user_attr(number, "diverged", score.diverged)
+        # A sampler takes a trial that was pruned later for a better one: of one that diverged nothing is.
+        step = 0 if score.diverged else len(score.losses)
+        storage.set_trial_intermediate_value(number, step, score.value)
+        is_complete = not (score.pruned or score.diverged)
+        state = TrialState.COMPLETE if is_complete else TrialState.PRUNED
         storage.set_trial_state_values(number, state, [score.value])
     except UpdateFinishedTrialError:
         log.warning(

@@ -9,8 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,55 +17,65 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save
-from torch import nn
+from safetensors.torch import save
 from tqdm.auto import tqdm
 
-from kit import seeds
+from kit import seeds, settings, state
 from kit.errors import KitError, SettingError, did_you_mean
-from kit.files import digest, file_digest, write_bytes, write_json
+from kit.files import file_digest, write_bytes, write_json
 from kit.learn import (
     embed,
     encode,
     extra,
-    masks,
     models,
     monitor,
+    needs,
     plan,
     pooling,
     preprocess,
+    projection,
     ranks,
-    sources,
     views,
 )
 from kit.learn.bags import BagModel
+from kit.learn.begin import begun
 from kit.learn.checkpoint import Keeper
-from kit.learn.dataset import ids_with_tiles, labelled, turned_copies
+from kit.learn.dataset import labelled, turned_copies
 from kit.learn.encode import device
 from kit.learn.fit import Fit
-from kit.learn.loop import AfterEpoch, Diverged, Loop, Source
+from kit.learn.loop import AfterEpoch, Diverged, Loop
 from kit.learn.models import Model
 from kit.learn.monitor import Monitor
-from kit.learn.weights import find_weights, weights_digest
+from kit.learn.weights import find_weights
 from kit.state import Run
 
-VERSION = 3
+VERSION = needs.VERSION  # the stage does nothing else
 RETRIES = 1  # of a fit whose loss is not finite
-WITHOUT_FROZEN = ("layer_decay", "freeze", "norm", "accumulate", "precision", "compile", "preset")
 Job = tuple[Model, str]  # a model, and the fold that it does not see
 log = logging.getLogger("kit")
 
 
 def inputs(run: Run) -> dict[str, Any]:
-    """What `reads` says and, where there are several, the number of processes (it changes sums)."""
+    """What `reads` says, what tuning has chosen, the hours, and how many processes fit, if several."""
     count = _processes(run)
-    return reads(run) | ({"processes": count} if count > 1 else {})
+    asked = {"hours": run.competition.training.hours, "tuned": _tuned(run)}
+    return reads(run) | asked | ({"processes": count} if count > 1 else {})
 
 
 def reads(run: Run) -> dict[str, Any]:
-    """Digests of the pretrained weights, and the device (it changes sums): what tuning depends on too."""
-    found = {m.name: weights_digest(m.backbone, run.weights) for m in models.first_seeds(run)}
-    return {"weights": found, "device": device().type}
+    """What weights, pixels and code tuning and training depend on, beside settings and the stages before."""
+    return needs.of_code(run) | {"models": {m.name: needs.of_model(run, m) for m in models.first_seeds(run)}}
+
+
+def _tuned(run: Run) -> dict[str, Any] | None:
+    """The settings that were chosen for every model and fold; ``None`` before tuning is finished.
+
+    The key of `tune` does not say them: which trial is best may depend on how many processes searched.
+    """
+    if not state.finished(run, "tune"):
+        return None
+    best = json.loads((run.folder("tune") / "best.json").read_text())
+    return {name: {fold: found["settings"] for fold, found in mine.items()} for name, mine in best.items()}
 
 
 def check(run: Run) -> None:
@@ -77,6 +86,8 @@ def check(run: Run) -> None:
     """
     turned_copies(run)
     todo = models.first_seeds(run)
+    _check_names(run, todo)
+    _say_idle(todo)
     monitor.check(run.competition.training)
     extra.check(run)
     names = {model.backbone.encoder for model in todo}
@@ -85,19 +96,42 @@ def check(run: Run) -> None:
             hint = did_you_mean(name, names)
             raise SettingError(f"--weights names '{name}', which is no backbone of this run", hint)
     for model in todo:
+        for sentence in models.check(model, run.competition.metric):
+            log.info("%s: %s", model.name, sentence)
         pooling.check(model.training)
         views.coset(model.training.views, 0)
-        _check_mode(model)
         _check_pixels(run, model)
 
 
-def _check_mode(model: Model) -> None:
-    """Say which settings of a model do nothing, since its encoder does not learn."""
-    plain = type(model.training)()
-    idle = [name for name in WITHOUT_FROZEN if getattr(model.training, name) != getattr(plain, name)]
-    if model.frozen and idle:
-        names = ", ".join(f"train.{name}" for name in idle)
-        log.info("%s is frozen: %s makes no difference to it", model.name, names)
+def _check_names(run: Run, todo: Sequence[Model]) -> None:
+    """No model is called as another row of the tables, and there is every one that is to be blended.
+
+    Raises:
+        SettingError: one is, or is not there.
+    """
+    task = run.competition.second_level
+    names = [model.name for model in todo]
+    if taken := [name for name in names if name in (*settings.ROWS, task.method)]:
+        hint = f"give it a name of its own in train.backbones: my-{taken[0]} = encoder:mode"
+        raise SettingError(f"a model is called '{taken[0]}', as another row of the tables is", hint)
+    names += run.external.oof
+    if unknown := [name for name in task.models if name not in names]:
+        message = f"combine.models names '{unknown[0]}', and no model is called so"
+        raise SettingError(message, did_you_mean(unknown[0], names))
+
+
+def _say_idle(todo: Sequence[Model]) -> None:
+    """Say which settings of some models do nothing in their mode."""
+    plain, said = type(todo[0].training)(), dict[tuple[str, ...], list[str]]()
+    for model in todo:
+        idle = [
+            n for n in models.IDLE[model.backbone.mode] if getattr(model.training, n) != getattr(plain, n)
+        ]
+        if idle:
+            said.setdefault((model.backbone.mode, *idle), []).append(model.name)
+    for (mode, *idle), names in said.items():
+        listed = ", ".join(f"train.{name}" for name in idle)
+        log.info("%s makes no difference to %s: %s", listed, mode, ", ".join(names))
 
 
 def _check_pixels(run: Run, model: Model) -> None:
@@ -163,11 +197,12 @@ def _affordable(run: Run, images: pd.DataFrame, jobs: list[Job]) -> list[Job]:
     """The jobs for which there is time: see `kit.learn.plan`."""
     if not run.competition.training.hours:
         return jobs
-    seconds: Callable[[Model], float] = lambda model: _projected(run, model, images)  # noqa: E731
+    learned = images[(images["role"] == "fold") & (images["fold"] != fold_names(images)[0])]
+    costs: plan.Costs = lambda model: projection.cost(run, model, learned)  # noqa: E731
     if ranks.active():  # steps are made by all together, the plan by the first
-        times = {model.name: seconds(model) for model in models.first_seeds(run)}
-        seconds = lambda model: times[model.name]  # noqa: E731
-    return ranks.from_first(plan.affordable(run, jobs, seconds) if ranks.rank() == 0 else jobs)
+        known = {model.name: costs(model) for model in models.first_seeds(run)}
+        costs = lambda model: known[model.name]  # noqa: E731
+    return ranks.from_first(plan.affordable(run, jobs, costs) if ranks.rank() == 0 else jobs)
 
 
 def forget(run: Run) -> None:
@@ -192,7 +227,7 @@ def _train_fold(fit: Fit, fold: str) -> list[Path]:
     """Fit and keep one fold's model, unless a run that was stopped has already done so."""
     path = weights_path(fit.run, fit.model, fold)
     beside = path.with_suffix(".json")
-    key = digest([fit.run.key("train"), fit.purpose])
+    key = needs.key(fit)
     if ranks.from_first(_is_kept(path, beside, key)):
         return [path, beside]
     if fit.model.frozen and ranks.rank():
@@ -249,27 +284,37 @@ class Fitted:
     parts: int
 
 
-def train(fit: Fit, checkpoint: Path | None = None, after_epoch: AfterEpoch | None = None) -> BagModel:
+def train(
+    fit: Fit,
+    checkpoint: Path | None = None,
+    after_epoch: AfterEpoch | None = None,
+    retries: int = RETRIES,
+) -> BagModel:
     """Fit one model.
 
     Args:
         checkpoint: kept after every epoch, and every minute within one; a stopped run goes on from it.
         after_epoch: is given each epoch's number and network, and says whether it is enough.
+        retries: how often it may begin again with a tenth of the rate.
 
     Raises:
         DataError: a class has no image to learn from.
         SettingError: the loss is not finite, with a tenth of the rate neither; or the memory is too small.
     """
-    return _fitted(fit, checkpoint, None, after_epoch).network
+    return _fitted(fit, checkpoint, None, after_epoch, retries).network
 
 
 def _fitted(
-    fit: Fit, checkpoint: Path | None, logged: Path | None, after_epoch: AfterEpoch | None = None
+    fit: Fit,
+    checkpoint: Path | None,
+    logged: Path | None,
+    after_epoch: AfterEpoch | None = None,
+    most: int = RETRIES,
 ) -> Fitted:
     """Fit one model; one whose loss is not finite begins again with a tenth of the rate, said aloud."""
     fit.need_all_classes()
     judged = None
-    keeper = Keeper(checkpoint, digest([fit.run.key("train"), fit.purpose, dataclasses.asdict(fit.training)]))
+    keeper = Keeper(checkpoint, needs.key(fit) if checkpoint else "")
     if fit.training.stop == "inner":
         fit, judged = fit.aside()
     kept = keeper.load()
@@ -278,7 +323,7 @@ def _fitted(
         try:
             return _attempt(fit, judged, keeper, logged, retries, after_epoch)
         except Diverged as error:
-            if retries == RETRIES:
+            if retries >= most:
                 raise
             log.warning("%s: it begins again with a tenth of that", error.message)
             log.warning("to choose another rate: %s", error.hint)
@@ -302,71 +347,12 @@ def _attempt(
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seeds.number(fit.run.seed, fit.purpose, "start"))
-            network, source = _begun(fit, judged)
+            network, source = begun(fit, judged)
             loop = Loop(fit, network, source, keeper, watch, retries)
             found = loop.run(after_epoch)
     finally:
         watch.close()
     return Fitted(found, loop.progress.epoch, retries, loop.progress.parts)
-
-
-def _begun(fit: Fit, judged: pd.DataFrame | None) -> tuple[BagModel, Source]:
-    """The network as it begins, on the device, and what it learns from."""
-    if fit.model.frozen:
-        network, source = sources.embedded(fit, judged)
-        return network.to(device()), source
-    network = embed.new_encoder(fit.run, fit.model)
-    assert network.encoder is not None
-    masks.without_last(network.encoder)
-    warmed = extra.warm(fit.run, fit.model)
-    if warmed is not None:
-        network.encoder.load_state_dict(load_file(warmed))
-    network = network.to(device())
-    if ranks.active() and device().type == "cuda" and fit.training.norm == "batch":
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-    if not fit.training.channels_last:
-        network = network.to(memory_format=torch.contiguous_format)
-    if fit.training.compile:
-        _compile(fit, network)
-    return network, sources.tiles(fit, judged)
-
-
-def _compile(fit: Fit, network: BagModel) -> None:
-    """Let torch compile the encoder, or go on without: it needs a compiler, and not every network can be."""
-    assert network.encoder is not None
-    tiles = torch.zeros(2, 3, *[fit.model.backbone.size or fit.run.competition.tiles.size] * 2)
-    try:
-        network.encoder.compile(dynamic=True)  # bags differ in length
-        with torch.inference_mode():
-            network.eval().embed(tiles.to(torch.uint8).to(device()))
-    except Exception as error:  # whatever the compilers raise
-        log.warning("%s goes on without torch.compile: %s", fit.purpose, str(error).partition("\n")[0])
-        network.encoder._compiled_call_impl = None
-
-
-def _projected(run: Run, model: Model, images: pd.DataFrame) -> float:
-    """Seconds of one fit, from a few of its steps or, of a frozen model, of its embedding passes."""
-    folds = fold_names(images)
-    rows = images[(images["role"] == "fold") & (images["fold"] != folds[0])]
-    if model.frozen:
-        return _embedding_seconds(run, model) / len(folds)
-    with torch.random.fork_rng():
-        fit = Fit(run, model, rows, f"{model.purpose} timed")
-        network, source = _begun(fit, None)
-        steps = Loop(fit, network, source, Keeper(None), Monitor()).steps_made()
-        return plan.per_step(steps) * len(source.sizes) * model.epochs
-
-
-def _embedding_seconds(run: Run, model: Model) -> float:
-    """Of all tiles and views of the training images, from two passes of empty tiles."""
-    batch, size = run.competition.training.infer_batch, model.backbone.size or run.competition.tiles.size
-    network = embed.frozen_encoder(run, model)
-    empty = np.zeros((batch, size, size, 3), np.uint8)
-    encode.forward(network, empty, batch)
-    start = time.perf_counter()
-    encode.forward(network, empty, batch)
-    tiles = len(ids_with_tiles(run, "train")) * max(1, run.competition.tiles.count)
-    return (time.perf_counter() - start) * tiles * model.training.views / batch
 
 
 # -- several processes
@@ -391,5 +377,5 @@ def _pin(run: Run) -> None:
         write_json(path, count)
     elif count == 1 and path.is_file():
         path.unlink()
-        vars(run).pop("_keys", None)  # they were made for as many processes as before
+        run.forget_keys("tune")  # those behind it were made for as many processes as before
     ranks.wait()

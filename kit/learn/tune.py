@@ -9,6 +9,7 @@ on fresh splits. Further seeds of a model share the settings of its first.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from tqdm.auto import tqdm
 from kit import folds, state
 from kit.errors import SettingError, StageError, StorageError
 from kit.files import digest, write_json, write_table
-from kit.learn import confirm, models, scoring, study
+from kit.learn import confirm, models, needs, scoring, study
 from kit.learn.dataset import labelled
 from kit.learn.models import Model
 from kit.learn.space import defaults, propose, space
@@ -36,14 +37,15 @@ from kit.learn.train import fold_names
 from kit.learn.train import reads as train_inputs
 from kit.state import Run
 
-VERSION = 4
+VERSION = 5
 LEAST_FOLDS = 3  # one to judge on, one for an inner split, one to learn from
 COLUMNS = ["backbone", "fold", "trial", "state", "folds", "loss"]
+BESIDE = ("storage", "finetune")  # settings of the search that no trial depends on
 log = logging.getLogger("kit")
 
 
 @dataclass(frozen=True)
-class Job:
+class Cell:
     """One model without one fold, and the search for its settings, if there is one."""
 
     model: Model
@@ -87,28 +89,28 @@ def run(run: Run) -> list[Path]:
     torch.set_num_threads(run.threads)
     images = labelled(run)
     images = images[images["role"] == "fold"]
-    jobs = [
-        Job(model, fold, search_of(run, model, images, fold))
+    cells = [
+        Cell(model, fold, search_of(run, model, images, fold))
         for model in models.first_seeds(run)
         for fold in fold_names(images)
     ]
-    if not any(job.search for job in jobs):
-        return _write(run, [(job, [], None) for job in jobs])
+    if not any(cell.search for cell in cells):
+        return _write(run, [(cell, [], None) for cell in cells])
     with answering(run):
         storage = open_storage(run)
-        searches = [job.search for job in jobs if job.search is not None]
+        searches = [cell.search for cell in cells if cell.search is not None]
         _work(storage, searches, "tuning")
         trials = {search.name: study.finished(storage, search) for search in searches}
         again = {
-            job.search.name: found
-            for job in jobs
-            if job.search and (found := _confirmation(run, images, job, trials[job.search.name]))
+            cell.search.name: found
+            for cell in cells
+            if cell.search and (found := _confirmation(run, images, cell, trials[cell.search.name]))
         }
         _work(storage, list(again.values()), "confirming")
         checked = {name: confirm.fresh(study.finished(storage, found)) for name, found in again.items()}
-    names = [job.search.name if job.search else "" for job in jobs]
-    pairs = zip(jobs, names, strict=True)
-    return _write(run, [(job, trials.get(name, []), checked.get(name)) for job, name in pairs])
+    names = [cell.search.name if cell.search else "" for cell in cells]
+    pairs = zip(cells, names, strict=True)
+    return _write(run, [(cell, trials.get(name, []), checked.get(name)) for cell, name in pairs])
 
 
 def _work(storage: BaseStorage, searches: list[Search], what: str) -> None:
@@ -117,10 +119,10 @@ def _work(storage: BaseStorage, searches: list[Search], what: str) -> None:
             study.work(storage, searches, bar)
 
 
-def _confirmation(run: Run, images: pd.DataFrame, job: Job, trials: Trials) -> Search | None:
-    if job.search is None or not run.competition.tuning.confirm:
+def _confirmation(run: Run, images: pd.DataFrame, cell: Cell, trials: Trials) -> Search | None:
+    if cell.search is None or not run.competition.tuning.confirm:
         return None
-    return confirm.search(run, job.model, images, job.fold, job.search.name, trials)
+    return confirm.search(run, cell.model, images, cell.fold, cell.search.name, trials)
 
 
 def show(run: Run) -> str:
@@ -171,7 +173,26 @@ def trials_of(run: Run, model: Model) -> int:
 
 def study_name(run: Run, model: Model, fold: str) -> str:
     """The study of a model without a fold: settings that change a loss have a study of their own."""
-    return f"{model.name}/fold{fold}/{digest([run.key('tune'), model.name, fold])[:12]}"
+    return f"{model.name}/fold{fold}/{digest([_key(run, model), fold])[:12]}"
+
+
+def _key(run: Run, model: Model) -> str:
+    """What the trials of a model depend on: more models, seeds or hours leave its studies as they are."""
+    task, backbone = run.competition, model.backbone
+    train, search = dataclasses.asdict(model.training), dataclasses.asdict(task.tuning)
+    content: dict[str, Any] = {
+        "versions": [VERSION, needs.VERSION],
+        "code": needs.of_code(run),
+        "before": [run.key("fold"), run.key("tile")],
+        "task": [list(task.classes), repr(task.metric)],
+        "seed": run.seed,
+        "threads": run.threads,
+        "model": [model.name, backbone.encoder, backbone.mode, backbone.size],
+        "train": {name: value for name, value in train.items() if name not in needs.BESIDE},
+        "space": {name: repr(values) for name, values in space(task, model).items()},
+        "tune": {name: value for name, value in search.items() if name not in BESIDE},
+    }
+    return digest(content | needs.of_model(run, model))
 
 
 def search_of(run: Run, model: Model, images: pd.DataFrame, fold: str) -> Search | None:
@@ -202,13 +223,14 @@ def choose(model: Model, trials: Trials, checked: confirm.Fresh | None) -> dict[
         return {"settings": defaults(model), "trial": None, "trials": 0}
     start, best = scoring.best_of(trials)
     gain, error = scoring.paired(study.losses(start), study.losses(best))
-    is_better = gain > error and (checked is None or checked.gain >= 0)
+    is_better = gain > error and (checked is None or checked.holds)
     taken = best if is_better else start
     found = {
         "settings": taken.user_attrs["settings"],
         "trial": study.slot_of(taken),
         "trials": len(trials),
         "pruned": sum(trial.state == TrialState.PRUNED for trial in trials),
+        "diverged": sum(bool(study.diverged(trial)) for trial in trials),
         "inner_loss": taken.value,
         "inner_loss_untuned": start.value,
         "standard_error": error,
@@ -219,28 +241,29 @@ def choose(model: Model, trials: Trials, checked: confirm.Fresh | None) -> dict[
     return found
 
 
-def _write(run: Run, found: list[tuple[Job, Trials, confirm.Fresh | None]]) -> list[Path]:
+def _write(run: Run, found: list[tuple[Cell, Trials, confirm.Fresh | None]]) -> list[Path]:
     """``best.json``, ``trials.csv`` and ``confirm.csv``."""
     best: dict[str, dict[str, Any]] = {}
     rows: list[dict[str, Any]] = []
     again: list[dict[str, Any]] = []
     names = list(COLUMNS)
-    for job, trials, checked in found:
-        chosen = choose(job.model, trials, checked)
-        best.setdefault(job.model.name, {})[job.fold] = chosen
-        names += [name for name in defaults(job.model) if name not in names]
-        rows += [_row(job, trial) for trial in trials]
+    for cell, trials, checked in found:
+        chosen = choose(cell.model, trials, checked)
+        best.setdefault(cell.model.name, {})[cell.fold] = chosen
+        names += [name for name in defaults(cell.model) if name not in names]
+        rows += [_row(cell, trial) for trial in trials]
         if trials:
             taken = chosen["trial"] != 0
-            again.append(confirm.row(job.model, job.fold, trials, checked, taken))
+            again.append(confirm.row(cell.model, cell.fold, trials, checked, taken))
     folder = run.folder("tune")
     write_json(folder / "best.json", best)
     write_table(folder / "trials.csv", pd.DataFrame(rows, columns=names))
     return [folder / "best.json", folder / "trials.csv", confirm.write(run, again)]
 
 
-def _row(job: Job, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
-    """A row of ``trials.csv``: ``folds`` counts the inner splits that it has seen."""
-    place: dict[str, Any] = {"backbone": job.model.name, "fold": job.fold, "trial": study.slot_of(trial)}
-    done = {"state": trial.state.name.lower(), "folds": len(trial.user_attrs["losses"]), "loss": trial.value}
+def _row(cell: Cell, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+    """A row of ``trials.csv``: ``folds`` counts the inner splits that it has seen; diverged is as pruned."""
+    place: dict[str, Any] = {"backbone": cell.model.name, "fold": cell.fold, "trial": study.slot_of(trial)}
+    state = "diverged" if study.diverged(trial) else trial.state.name.lower()
+    done = {"state": state, "folds": len(trial.user_attrs["losses"]), "loss": trial.value}
     return {**place, **done, **trial.user_attrs["settings"]}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -45,6 +46,16 @@ def turned(pixels: Tensor, symmetry: int) -> Tensor:
     """Images ``(..., H, W)`` under one symmetry: mirrored, then turned counterclockwise."""
     mirrored = pixels.flip(-1) if symmetry >= 4 else pixels
     return torch.rot90(mirrored, symmetry % 4, (-2, -1))
+
+
+def oriented(tile: NDArray[np.uint8], symmetry: int) -> NDArray[np.uint8]:
+    """`turned` for the pixels ``(H, W, 3)`` of one tile, H = W, several times faster."""
+    mirrored = cv2.flip(tile, 1) if symmetry >= 4 else tile
+    turns = symmetry % 4
+    if not turns:
+        return np.asarray(mirrored, np.uint8)
+    codes = (cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
+    return np.asarray(cv2.rotate(mirrored, codes[turns - 1]), np.uint8)
 
 
 def draw(random: np.random.Generator, tiles: int, views: int, strength: float) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
+from kit import settings
 from kit.combine.choose import DEFAULT, OneStandardError, candidates, make, within_error
 from kit.combine.method import from_json
 from kit.combine.ridge_pool import RidgePool
@@ -141,3 +142,7 @@ def test_within_one_error_is_by_group() -> None:
     assert within_error(difference, zero, np.arange(1000) // 20)
     assert not within_error(difference, zero, np.arange(1000))
     assert within_error(-difference, zero, np.arange(1000))
+
+
+def test_no_model_can_be_called_as_a_candidate_of_one_word() -> None:
+    assert {name for name in candidates(9) if " " not in name} <= set(settings.ROWS)

@@ -148,6 +148,14 @@ def test_a_table_without_rows_covers_no_unit(tmp_path: Path) -> None:
     assert len(found.logits) == len(found.plain) == len(found.images) == 0
 
 
+@pytest.mark.parametrize("cell", ["", "nan", "inf", "x"])
+def test_a_cell_of_our_own_table_that_is_no_number_is_refused_by_its_line(cell: str, tmp_path: Path) -> None:
+    path = tmp_path / "oof.csv"
+    path.write_text(f"image_id,unit_id,model,seed,fold,p_CE,p_LAA\ni1,u,a,0,0,.2,.8\ni2,u,a,0,3,{cell},.6\n")
+    with pytest.raises(DataError, match=r"line 3: model 'a' without fold 3 has no probability of image 'i2'"):
+        read_own(path, ("CE", "LAA"))
+
+
 def test_our_own_table_gives_every_model_with_its_folds_averaged(tmp_path: Path) -> None:
     path = tmp_path / "test.csv"
     path.write_text(

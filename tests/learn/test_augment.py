@@ -98,7 +98,7 @@ def test_flips_move_pixels_and_change_none() -> None:
     tile = tiles(1)
     turned = {np.rot90(side, n).tobytes() for side in (tile[0], tile[0][:, ::-1]) for n in range(4)}
     found = {augment.apply(augment.make(0.1, "flips"), tile, 0, n)[0].tobytes() for n in range(100)}
-    assert found == turned == {augment.oriented(tile[0], n).tobytes() for n in range(8)}
+    assert found == turned
 
 
 def test_stains_as_they_are_leave_every_level_as_it_is() -> None:

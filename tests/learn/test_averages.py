@@ -78,6 +78,16 @@ def test_a_moving_average_forgets_the_start_and_then_moves_by_its_decay(stop: in
     assert float(averaged(model_of(average="ema"), [5.0]).network().head.bias[0]) == 5, "not the start"
 
 
+def test_a_step_that_was_not_made_moves_no_moving_average() -> None:
+    network = small()
+    average = averages.make(model_of(average="ema", ema=0.9), network)
+    assert average is not None
+    for value in (0.0, 1.0):
+        move(network, value)
+        average.update(0, 9, made=value == 0)
+    assert float(average.network().head.bias[0]) == 0
+
+
 def with_norm() -> BagModel:
     return BagModel(backbones.build("test_efficientnet"), 256, 2, "mean", 0.0)
 

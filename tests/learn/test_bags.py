@@ -40,6 +40,19 @@ def made(pool: str, drop: float = 0.0) -> BagModel:
     return model.eval()
 
 
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_pixels_lie_in_memory_as_the_kernels_do(layout: torch.memory_format) -> None:
+    class Seen(nn.Conv2d):
+        def forward(self, pixels: Tensor) -> Tensor:
+            assert pixels.is_contiguous(memory_format=layout)
+            return super().forward(pixels).mean((2, 3))
+
+    model = BagModel(Seen(3, WIDTH, 3), WIDTH, 3, "mean", 0.0).to(memory_format=layout)
+    for before in (torch.channels_last, torch.contiguous_format):
+        tiles = torch.zeros(2, 3, 8, 8, dtype=torch.uint8).contiguous(memory_format=before)
+        assert model.embed(tiles).shape == (2, WIDTH)
+
+
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_bag_says_the_same_in_any_company_and_order(pool: str) -> None:
     model, all_bags = made(pool), bags()

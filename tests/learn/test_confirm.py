@@ -11,10 +11,13 @@ import optuna
 import pandas as pd
 import pytest
 from optuna.trial import TrialState
+from tqdm.auto import tqdm
 
 from kit.competition import FoldPlan
 from kit.files import read_strings, write_json
-from kit.learn import confirm, scoring
+from kit.learn import confirm, scoring, study, tune
+from kit.learn.loop import Diverged
+from kit.learn.storage import open_storage
 from kit.learn.study import Trials
 from kit.state import Run
 from tests.learn.fits import model_of
@@ -129,6 +132,41 @@ def test_winner_and_untuned_settings_are_fitted_on_every_fresh_split(
     assert (found.untuned, found.loss) == pytest.approx((0.25, 0.35)) and found.units == 4
     assert found.gain == pytest.approx(-0.1)
     assert found.error == pytest.approx(np.std([-0.2, 0, -0.2, 0], ddof=1) / 2)
+
+
+@pytest.mark.parametrize(
+    ("lost", "whose", "taken"),
+    [({0.03}, "winner", False), ({0.01}, "untuned", True), ({0.01, 0.03}, "both", False), (set(), "", True)],
+)
+def test_settings_whose_fit_diverges_on_a_fresh_split_lose_and_the_stage_goes_on(
+    lost: set[float], whose: str, taken: bool, make_run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, images = confirming(make_run(), 2), cohort()
+    model, counts = model_of(run), []
+
+    def losses(run: Run, model: Any, split: Any) -> pd.Series[float]:
+        counts.append(split.judged["unit_id"].nunique())
+        if model.get("lr") in lost:
+            raise Diverged("the loss is not finite", "a lower rate")
+        return pd.Series([0.4] * counts[-1])
+
+    monkeypatch.setattr(confirm, "unit_losses", losses)
+    search = confirm.search(run, model, images, "1", "net", SEARCHED)
+    assert search is not None
+    with tqdm(disable=True) as bar:
+        study.work(open_storage(run), [search], bar)
+    found = confirm.fresh(study.finished(open_storage(run), search))
+    assert (found.diverged, found.units) == (whose, sum(counts) // 2)
+    assert found.loss == pytest.approx(scoring.WORST if 0.03 in lost else 0.4)
+    assert (tune.choose(model, SEARCHED, found)["trial"] == 2) == taken
+    row = confirm.row(model, "1", SEARCHED, found, taken)
+    assert row["diverged"] == whose
+    confirm.write(run, [row])
+    write_json(run.folder("tune") / "best.json", {model.name: {"1": {}}})
+    sides = {"both": ["untuned", "winner"], "": []}.get(whose, [whose])
+    assert [f"{side} settings diverged" in confirm.text(run) for side in ("untuned", "winner")] == [
+        side in sides for side in ("untuned", "winner")
+    ]
 
 
 def test_where_no_trial_beats_the_untuned_settings_there_is_nothing_to_confirm(make_run: Make) -> None:

@@ -15,7 +15,7 @@ import torch
 from kit import seeds
 from kit.errors import DataError, SettingError
 from kit.files import read_strings, write_table
-from kit.learn import dataset, models
+from kit.learn import dataset, models, preprocess
 from kit.learn.dataset import Epochs, TileBags, find_sections, loader, pack, split_batches
 from kit.learn.pixels import Pixels
 from kit.read import store
@@ -181,9 +181,9 @@ def test_tiles_are_resized_as_the_encoder_wants_them(size: int, make_bags: Make)
     table = dataset.with_copies(dataset.labelled(run), np.zeros(2, np.int64))
     bags = replace(dataset.tile_bags(run, model, table, "fit"), strength=0.0, bag=99)
     for n in (0, 7):
-        stored, content = dataset.read_tiles(run, "train", bags.ids[n], 0)
-        assert len(content) == len(stored) and stored.shape[1:] == (16, 16, 3)
-        shown, _ = dataset.read_tiles(run, "train", bags.ids[n], size, "bicubic")
+        stored = store.read(store.path_of(run.folder("tile"), "train", bags.ids[n])).decode()
+        assert stored.shape[1:] == (16, 16, 3)
+        shown = preprocess.resize(stored, size, "bicubic")
         assert shown.shape[1] == (size or 16)
         assert {tile.tobytes() for tile in bags[(0, n)][0]} == {tile.tobytes() for tile in shown}
 
@@ -312,7 +312,7 @@ def test_an_image_without_a_label_has_no_copies_and_tiles_of_its_own_split(make_
     model = models.parse("test_efficientnet:scratch", run.competition.training)
     bags = replace(dataset.tile_bags(run, model, table, "fit"), strength=0.0, bag=99)
     assert all(stored.path is not None for stored in bags.pixels.values())
-    stored, _ = dataset.read_tiles(run, "extra", "t2", 0)
+    stored = store.read(store.path_of(run.folder("tile"), "extra", "t2")).decode()
     shown, n = bags[(0, len(table) - 1)]
     assert n == len(table) - 1 and {t.tobytes() for t in shown} == {t.tobytes() for t in stored}
 

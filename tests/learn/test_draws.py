@@ -12,7 +12,7 @@ import torch
 
 from kit.errors import SettingError
 from kit.learn import embed, sources, train
-from kit.learn.dataset import labelled, read_tiles
+from kit.learn.dataset import labelled
 from kit.learn.fit import Fit
 from kit.learn.predict import predict_images
 from kit.state import Run
@@ -162,8 +162,8 @@ def test_every_epoch_of_tiles_shows_the_turned_copies(make_run: Make) -> None:
     run = make_run(turned=("1", "3"), finetune_epochs=2)
     fit = fit_of(run, "scratch", augment=0.0)
     expected = [
-        np.rot90(read_tiles(run, "train", image, 0)[0][0], turn).tobytes()
-        for image, y in fit.images["y"].items()
+        np.rot90(tiles.decode()[0], turn).tobytes()
+        for tiles, y in zip(embed.read_all(run, "train", fit.images.index), fit.images["y"], strict=True)
         for turn in range(1 + (1, 3)[y])
     ]
     shown: dict[int, list[bytes]] = {0: [], 1: []}

@@ -219,7 +219,7 @@ def test_the_splits_have_chunks_of_their_own(make_run: Make) -> None:
 
 
 def test_the_key_knows_what_changes_numbers_and_not_what_does_not(
-    make_run: Make, weights: Path, tmp_path: Path
+    make_run: Make, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run()
 
@@ -239,6 +239,8 @@ def test_the_key_knows_what_changes_numbers_and_not_what_does_not(
         key(dataclasses.replace(run, weights={"test_efficientnet": longer})),
     ]
     assert len({same, *others}) == 6
+    monkeypatch.setattr(embed, "VERSION", embed.VERSION + 1)
+    assert key(run) not in {same, *others}
 
 
 def test_tiles_of_another_size_or_all_layers_are_other_embeddings(make_run: Make) -> None:

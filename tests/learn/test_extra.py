@@ -18,8 +18,9 @@ from PIL import Image
 from kit import seeds, state
 from kit.competition import Tables
 from kit.errors import DataError, SettingError
-from kit.learn import backbones, extra, models, warmup, weights
+from kit.learn import backbones, extra, models, needs, warmup, weights
 from kit.learn.dataset import labelled
+from kit.learn.fit import Fit
 from kit.read import store
 from kit.state import Run
 
@@ -223,6 +224,19 @@ def test_what_the_result_depends_on_is_in_its_name(extra_run: Any) -> None:
     other = extra_run("test_efficientnet:scratch:24", extra="pretrain", extra_epochs=1)
     keys.append(warmup.Warmup(other, models.of_run(other)[0], np.array(["o00"])).key)
     assert len(set(keys)) == 4
+
+
+def test_a_fit_knows_the_preset_that_its_encoder_was_warmed_up_with(extra_run: Any, monkeypatch: Any) -> None:
+    def fit(preset: str) -> Fit:
+        run = extra_run("test_efficientnet:scratch; preset=light", extra="pretrain", preset=preset)
+        return Fit(run, models.of_run(run)[0], labelled(run), "fit")
+
+    light, histology = fit("light"), fit("histology")
+    assert light.training == histology.training
+    keys = {needs.key(light), needs.key(histology), light.run.key("tune")}
+    monkeypatch.setattr(warmup, "VERSION", 99)
+    again = fit("light")
+    assert len(keys | {needs.key(again), again.run.key("tune")}) == 5
 
 
 def test_a_damaged_result_is_made_again(extra_run: Any) -> None:

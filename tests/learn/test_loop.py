@@ -14,10 +14,12 @@ import torch
 from torch import nn
 
 from kit.errors import DataError, SettingError
-from kit.learn import checkpoint, embed, loop, memory, train
+from kit.learn import averages, checkpoint, embed, loop, memory, sources, train
 from kit.learn.bags import BagModel, Packed
 from kit.learn.fit import Fit
 from kit.learn.masks import BagDropout
+from kit.learn.monitor import Monitor
+from kit.metrics import WeightedLogLoss
 from kit.state import Run
 from tests.learn.fits import Stopped, fit_of, stopping, weights_of
 
@@ -165,6 +167,117 @@ def test_fp16_gives_up_after_many_steps_without_a_finite_gradient(
     with pytest.raises(SettingError, match="is not finite") as caught:
         train.train(fit_of(make_run(), "scratch", precision="fp16", optimiser="sgd", lr=1e30))
     assert "bf16" in caught.value.hint
+
+
+def test_fp16_refuses_a_network_that_never_gives_a_number(
+    make_run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forwards(monkeypatch, lambda n: True)
+    with pytest.raises(SettingError, match="loss of fit is not finite: epoch 1") as caught:
+        train.train(fit_of(make_run(), "scratch", precision="fp16"))
+    assert "bf16" in caught.value.hint
+
+
+def test_fp16_refuses_a_fit_of_which_most_steps_were_left_out(
+    make_run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forwards(monkeypatch, lambda n: n % STEPS > 0)
+    with pytest.raises(SettingError, match=r"most gradients of fit \(\d+ steps\) are not finite"):
+        train.train(fit_of(make_run(), "scratch", precision="fp16"))
+
+
+@pytest.mark.parametrize("average", ["none", "ema"])
+def test_a_step_that_fp16_left_out_leaves_nothing_behind(
+    average: str, make_run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at, kept = 6, []
+    forwards(monkeypatch, lambda n: n == at)
+    whole = loop.Loop._step
+
+    def watched(self: loop.Loop, packed: Packed, rows: torch.Tensor) -> None:
+        before = weights_of(self._candidate()), weights_of(self.network)
+        whole(self, packed, rows)
+        now = self.progress
+        if now.epoch * self.steps + now.step == at:
+            kept.append(((weights_of(self._candidate()), weights_of(self.network)) == before, now.left_out))
+
+    monkeypatch.setattr(loop.Loop, "_step", watched)
+    found = train.train(fit_of(make_run(), "scratch", precision="fp16", average=average))
+    assert kept[0][0] and kept[0][1] > 0
+    assert all(torch.isfinite(value).all() for value in found.state_dict().values())
+
+
+def forwards(monkeypatch: pytest.MonkeyPatch, broken: Callable[[int], bool]) -> None:
+    """Let passes of training overflow before the first layer, by the number of the step."""
+    whole, count = BagModel.embed, [-1]
+
+    def embed(self: BagModel, tiles: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return whole(self, tiles)
+        count[0] += 1
+        if not broken(count[0]):
+            return whole(self, tiles)
+        return whole(self, tiles * float("inf"))
+
+    monkeypatch.setattr(BagModel, "embed", embed)
+
+
+@pytest.mark.parametrize("average", ["none", "swa"])
+def test_weights_that_the_last_step_broke_are_refused(average: str, make_run: Make) -> None:
+    fit = fit_of(
+        make_run(finetune_epochs=1), "scratch", batch=99, optimiser="sgd", lr=1e38, schedule="constant",
+        average=average,
+    )  # fmt: skip
+    with pytest.raises(SettingError, match="the weights of fit are not finite: epoch 1, step 1, learning"):
+        train.train(fit)
+
+
+@pytest.mark.parametrize("kind", ["balanced", "metric", "cross-entropy"])
+def test_classes_are_weighed_and_expected_as_often_as_an_epoch_shows_them(kind: str, make_run: Make) -> None:
+    fit = fit_of(make_run(turned=("2", "0")), undersample=1.0, loss=kind)
+    task = dataclasses.replace(fit.run.competition, metric=WeightedLogLoss((1, 1)))
+    fit = dataclasses.replace(fit, run=dataclasses.replace(fit.run, competition=task))
+    network, source = sources.embedded(fit, None)
+    made = loop.Loop(fit, network, source, checkpoint.Keeper(None), Monitor())
+    assert made.loss.weights == pytest.approx((1, 1)), "an epoch shows as many of each"
+    np.testing.assert_allclose(torch.softmax(network.head.bias.detach(), 0).numpy(), 0.5, rtol=1e-6)
+
+
+def test_an_average_of_swa_is_judged_with_statistics_of_its_own(
+    make_run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[tuple[bytes, bytes]] = []
+    whole = loop.Loop._judge
+
+    def judge(self: loop.Loop) -> float | None:
+        found = weights_of(self._candidate())
+        assert self.average is not None
+        averages.refresh(self._candidate(), self.source.bags(self.progress.epoch))
+        judged.append((found, weights_of(self._candidate())))
+        whole(self)
+        return 1.0 / len(judged)
+
+    monkeypatch.setattr(loop.Loop, "_judge", judge)
+    network = train.train(fit_of(make_run(finetune_epochs=8), "scratch", average="swa", stop="inner"))
+    assert judged[-1][0] == judged[-1][1] == weights_of(network)
+
+
+def test_batch_norm_that_sees_parts_for_lack_of_memory_is_said(
+    make_run: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    short_of_memory(monkeypatch, most=3, error=RuntimeError("not enough memory"))
+    with caplog.at_level(logging.WARNING, "kit"):
+        assert train._fitted(fit_of(make_run(), "scratch"), None, None).parts == 2
+    assert "the result is that of --set train.accumulate=2" in caplog.text
+
+
+def test_a_single_bag_that_memory_leaves_to_batch_norm_is_refused_with_a_hint_on_memory(
+    make_run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short_of_memory(monkeypatch, most=1, error=RuntimeError("not enough memory"))
+    with pytest.raises(SettingError, match="statistics of a part of 1 bag") as caught:
+        train.train(fit_of(make_run(), "finetune"))
+    assert "train.bag" in caught.value.hint and "accumulate" not in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from kit.competition import Training, find
 from kit.errors import SettingError
 from kit.learn import models
 from kit.learn.models import Model, parse
+from kit.metrics import LogLoss, Metric, WeightedLogLoss
 from kit.state import Run
 
 PLAIN = Training()
@@ -68,9 +69,42 @@ def test_epochs_are_shortened_and_never_none() -> None:
     assert model.having({"shorten": 0.001}).epochs == 1
 
 
+def test_all_numbers_of_epochs_are_shortened() -> None:
+    model = parse("test_efficientnet:finetune; epochs=60; freeze=20; patience=10; shorten=0.1", PLAIN)
+    assert (model.epochs, model.freeze, model.patience) == (6, 2, 1)
+    short = model.having({"freeze": 59, "shorten": 0.02})
+    assert (short.epochs, short.freeze, short.patience) == (1, 0, 1), "the encoder learns in the last epoch"
+
+
+@pytest.mark.parametrize(
+    ("mode", "settings", "metric", "says"),
+    [
+        ("frozen", {"augment": 0.1, "views": 1}, LogLoss(), ["train.augment makes no difference"]),
+        ("frozen", {"augment": 0.1, "views": 2}, LogLoss(), []),
+        ("scratch", {"augment": 0.1, "views": 1}, LogLoss(), []),
+        ("scratch", {"loss": "metric"}, LogLoss(), ["is train.loss=cross-entropy"]),
+        ("scratch", {"loss": "metric"}, WeightedLogLoss((1, 2)), []),
+    ],
+)
+def test_what_makes_no_difference_is_said(
+    mode: str, settings: dict[str, object], metric: Metric, says: list[str]
+) -> None:
+    model = parse(f"test_efficientnet:{mode}", PLAIN).having(settings)
+    found = models.check(model, metric)
+    assert len(found) == len(says) and all(text in line for text, line in zip(says, found, strict=True))
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        (
+            "test_efficientnet:finetune; epochs=9; freeze=9",
+            ["freeze=9 of 9 epochs", "never learn", "freeze=2"],
+        ),
+        ("test_efficientnet:finetune; epochs=2|9; freeze=0..2", ["freeze=2 of 2 epochs", "never learn"]),
+        ("test_efficientnet:scratch; freeze=1", ["a scratch model has no setting 'freeze'"]),
+        ("test_efficientnet:scratch; norm=kept", ["a scratch model has no setting 'norm'"]),
+        ("test_efficientnet; channels_last=false", ["a frozen model has no setting 'channels_last'"]),
         ("a/b = test_efficientnet", ["cannot be called 'a/b'", "letters, digits"]),
         (".. = test_efficientnet", ["cannot be called '..'"]),
         ("my net = test_efficientnet", ["cannot be called 'my net'"]),

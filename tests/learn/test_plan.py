@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from kit.errors import StageError
-from kit.learn import models, plan
+from kit.competition import SecondLevel
+from kit.errors import SettingError, StageError
+from kit.learn import embed, models, plan, projection
+from kit.learn.dataset import labelled
 from kit.learn.models import Model
+from kit.learn.plan import Cost
 from kit.state import Run
 
 HOUR = 3600.0
@@ -20,8 +23,8 @@ NAMES = ("a", "b", "c")
 COST = {"a": HOUR, "b": 4 * HOUR, "c": HOUR / 2}  # of one fit
 
 
-def asked(model: Model) -> float:
-    return COST[model.name]
+def asked(model: Model) -> Cost:
+    return Cost(COST[model.name])
 
 
 @pytest.fixture
@@ -74,11 +77,63 @@ def test_what_was_decided_holds_although_the_clock_says_something_else_later(
     first = plan.affordable(run, jobs(run), asked)
     written, digest = plan.path(run).read_bytes(), plan.inputs(run)
 
-    def never(model: Model) -> float:
+    def never(model: Model) -> Cost:
         raise AssertionError("it was measured again")
 
     assert plan.affordable(run, jobs(run), never) == first
     assert plan.path(run).read_bytes() == written and plan.inputs(run) == digest is not None
+
+
+def test_a_plan_that_keeps_the_same_is_the_same_whatever_the_clock_said(bounded: Callable[..., Run]) -> None:
+    found = []
+    for factor in (1.0, 0.99, 0.4):
+        run = bounded(11)
+        plan.path(run).unlink(missing_ok=True)
+        plan.affordable(run, jobs(run), lambda model, by=factor: Cost(by * COST[model.name]))
+        found.append(plan.inputs(run))
+    assert found[0] == found[1] != found[2], "the last one keeps more"
+
+
+def test_what_models_share_is_paid_once_by_the_first_that_is_kept(bounded: Callable[..., Run]) -> None:
+    run = bounded(5)
+    cost = {
+        "a": Cost(4 * HOUR, {"x": HOUR}),  # two folds: too long
+        "b": Cost(HOUR, {"x": HOUR, "y": HOUR}),
+        "c": Cost(HOUR / 4, {"x": HOUR}),
+    }
+    rows = plan.planned(jobs(run), lambda model: cost[model.name], 5)
+    assert [(row.kept, row.once / HOUR) for row in rows] == [(0, 0), (1, 2), (2, 0)]
+    assert [row.hours(row.kept) for row in rows] == [0, 4, 1]
+    assert "--set train.hours=23 " in plan.left_out(rows)
+    rows = plan.planned(jobs(run), lambda model: cost[model.name], 4.4)
+    assert [row.kept for row in rows] == [0, 1, 0] and plan.left_out(rows).startswith("a, b (seeds 2")
+
+
+def test_a_model_that_is_to_be_blended_is_not_left_out_in_silence(bounded: Callable[..., Run]) -> None:
+    run = bounded(6)
+    task = replace(run.competition, second_level=SecondLevel(models=("a", "b")))
+    blend = replace(run, competition=task)
+    with pytest.raises(SettingError, match=r"combine\.models names 'b', .* train\.hours=6") as caught:
+        plan.affordable(blend, jobs(blend), asked)
+    assert "train.hours=22 " in caught.value.hint and not plan.path(blend).exists()
+    plan.affordable(run, jobs(run), asked)
+    with pytest.raises(SettingError, match="names 'b'"):
+        plan.affordable(blend, jobs(blend), asked)
+
+
+def test_embeddings_are_projected_once_and_a_head_is_not_free(
+    photo_run: Callable[..., Run], tmp_path: Path
+) -> None:
+    run = photo_run(tmp_path, "a = test_efficientnet:frozen", "b = test_efficientnet:frozen; pool=attention")
+    images = labelled(run)
+    learned = images[(images["role"] == "fold") & (images["fold"] != "0")]
+    first, second = (projection.cost(run, model, learned) for model in models.of_run(run))
+    assert list(first.shared) == list(second.shared) and len(first.shared) == 1
+    assert 0 < first.fit < 20 and min(first.shared.values()) > 0
+    longer = projection.cost(run, models.of_run(run)[0].having({"epochs": 2000}), learned)
+    assert longer.fit > 20 * first.fit
+    embed.stored(run, models.of_run(run)[0])
+    assert projection.cost(run, models.of_run(run)[1], learned).shared == {}
 
 
 def test_another_training_is_planned_anew(bounded: Callable[..., Run]) -> None:
@@ -87,13 +142,13 @@ def test_another_training_is_planned_anew(bounded: Callable[..., Run]) -> None:
     other = replace(run, seed=run.seed + 1)
     with pytest.raises(StageError, match="does not say which models fit"):
         plan.kept(other)
-    assert names(plan.affordable(other, jobs(other), lambda model: 1.0)) == names(jobs(other))
+    assert names(plan.affordable(other, jobs(other), lambda model: Cost(1.0))) == names(jobs(other))
 
 
 def test_without_a_bound_nothing_is_measured_written_or_left_out(bounded: Callable[..., Run]) -> None:
     run = bounded(0)
 
-    def never(model: Model) -> float:
+    def never(model: Model) -> Cost:
         raise AssertionError("it was measured")
 
     assert plan.affordable(run, jobs(run), never) == jobs(run)
@@ -104,9 +159,9 @@ def test_without_a_bound_nothing_is_measured_written_or_left_out(bounded: Callab
 def test_every_model_is_measured_once_whatever_its_seeds_and_folds(bounded: Callable[..., Run]) -> None:
     run, seen = bounded(22, seeds=3), []
 
-    def seconds(model: Model) -> float:
+    def seconds(model: Model) -> Cost:
         seen.append(model.purpose)
-        return 1.0
+        return Cost(1.0)
 
     plan.affordable(run, jobs(run), seconds)
     assert seen == ["a", "b", "c"]

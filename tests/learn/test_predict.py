@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from kit import folds, state
-from kit.errors import WeightsError
+from kit.errors import DataError, WeightsError
 from kit.files import read_strings, write_json
 from kit.learn import embed, encode, losses, models, predict, train
 from kit.learn.bags import BagModel
@@ -277,6 +278,22 @@ def test_a_network_is_refused_where_pixels_are_not_those_it_was_trained_on(finis
     finally:
         path.write_text(before)
     assert "std: (0.5, 0.5, 0.5)" in caught.value.message and "interpolation" in caught.value.message
+
+
+def test_a_network_that_says_no_number_is_refused_by_name_and_nothing_is_written(make_run: Make) -> None:
+    run = make_run()
+    state.execute(run, "tune")
+    state.execute(run, "train")
+    (given,) = models.of_run(run)
+    path = train.weights_path(run, given, "1")
+    content = load_file(path)
+    content["head.bias"][0] = float("inf")
+    save_file(content, path)
+    with pytest.raises(
+        DataError, match="test_efficientnet-frozen without fold 1 says no number of image 'p"
+    ) as caught:
+        predict.run(run)
+    assert "lr=0.001" in caught.value.hint and not (run.folder("predict") / "oof.csv").exists()
 
 
 def test_without_a_test_table_its_predictions_are_an_empty_table(make_run: Make) -> None:

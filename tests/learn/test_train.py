@@ -15,14 +15,15 @@ from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
 from kit import state
+from kit.competition import SecondLevel
 from kit.errors import KitError, SettingError, WeightsError
-from kit.learn import train
+from kit.learn import embed, pixels, train, tune
 from kit.learn.bags import BagModel
 from kit.learn.dataset import labelled
 from kit.learn.fit import Fit
 from kit.learn.loop import Diverged
 from kit.learn.predict import predict_images
-from kit.state import Run
+from kit.state import External, Run
 from tests.learn.fits import Stopped, fit_of, model_of, stopping, weights_of
 
 Make = Callable[..., Run]
@@ -229,6 +230,94 @@ def test_other_settings_fit_everything_again(make_run: Make, monkeypatch: pytest
     assert len(made) == 3 and all(other[name] != files[name] for name in files)
 
 
+def test_a_finished_fit_is_kept_whatever_becomes_of_other_models_seeds_hours_and_logs(
+    make_run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained(make_run())
+    made, spec = recorded(monkeypatch), "test_efficientnet:frozen"
+    trained(make_run(spec, hours=50.0, logs=()))
+    assert made == []
+    trained(make_run(spec, "test_efficientnet:scratch", seeds=2, finetune_epochs=1))
+    assert len(made) == 9 and "test_efficientnet-frozen fold 0" not in made
+
+
+def test_another_budget_makes_train_run_again_and_not_tune(make_run: Make) -> None:
+    run, other = make_run(), make_run(hours=50.0)
+    trained(run)
+    assert state.finished(other, "tune") and not state.finished(other, "train")
+
+
+def test_other_tuned_settings_are_fitted_anew_although_tuning_has_the_same_key(
+    make_run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+    trained(run)
+    made = recorded(monkeypatch)
+    whole = tune.choose
+
+    def other(model: Any, *found: Any) -> dict[str, Any]:
+        chosen = whole(model, *found)
+        return chosen | {"settings": chosen["settings"] | {"lr": 0.02}}
+
+    monkeypatch.setattr(tune, "choose", other)
+    state.execute(run, "tune", force=True)
+    for again in (run, make_run()):  # the same process, and another one
+        assert state.finished(again, "tune") and not state.finished(again, "train")
+    trained(run)
+    assert len(made) == 3 and state.finished(make_run(), "train")
+
+
+def test_other_preprocessing_beside_the_weights_is_another_key_and_another_fit(
+    make_run: Make, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mine" / weights.name
+    path.parent.mkdir()
+    path.write_bytes(weights.read_bytes())
+
+    def attached() -> Run:
+        return dataclasses.replace(
+            make_run("test_efficientnet:finetune", finetune_epochs=1), weights={"test_efficientnet": path}
+        )
+
+    trained(attached())
+    made = recorded(monkeypatch)
+    path.with_suffix(".json").write_text(json.dumps({"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.5]}))
+    assert not any(state.finished(attached(), stage) for stage in ("tune", "train"))
+    trained(attached())
+    assert len(made) == 3
+
+
+def test_new_code_for_embeddings_or_pixels_is_another_key_of_tuning_and_training(
+    make_run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {make_run().key(stage) for stage in ("tune", "train")}
+    for module in (embed, pixels):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "VERSION", 99)
+            keys |= {make_run().key(stage) for stage in ("tune", "train")}
+    assert len(keys) == 6
+
+
+@pytest.mark.parametrize("name", ["constant", "limit", "logistic", "greedy"])
+def test_a_model_that_is_called_as_another_row_is_refused_before_hours_are_spent(
+    name: str, make_run: Make
+) -> None:
+    run = make_run(f"{name} = test_efficientnet:frozen")
+    method = dataclasses.replace(run.competition, second_level=SecondLevel(method="greedy"))
+    with pytest.raises(SettingError, match=f"a model is called '{name}'"):
+        train.check(dataclasses.replace(run, competition=method))
+
+
+def test_a_model_to_blend_that_is_not_there_is_refused_before_hours_are_spent(make_run: Make) -> None:
+    run = make_run("net = test_efficientnet:frozen")
+    task = dataclasses.replace(run.competition, second_level=SecondLevel(models=("net", "nett")))
+    with pytest.raises(SettingError, match=r"combine\.models names 'nett'") as caught:
+        train.check(dataclasses.replace(run, competition=task))
+    assert "did you mean net?" in caught.value.hint
+    external = External(oof={"nett": Path("oof.csv")})
+    train.check(dataclasses.replace(run, competition=task, external=external))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -246,12 +335,17 @@ def test_settings_that_cannot_be_together_are_refused_first(
         train.check(make_run(**settings))
 
 
-def test_settings_that_do_nothing_for_a_frozen_model_are_said(
+def test_settings_that_do_nothing_in_a_mode_are_said_once(
     make_run: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO", "kit"):
-        train.check(make_run(layer_decay=0.5))
-    assert "train.layer_decay makes no difference" in caplog.text
+        specs = [f"{name} = test_efficientnet:scratch" for name in "ab"]
+        train.check(make_run("test_efficientnet:frozen", *specs, layer_decay=0.5, channels_last=False))
+    said = [record.message for record in caplog.records if "no difference" in record.message]
+    assert said == [
+        "train.layer_decay, train.channels_last makes no difference to frozen: test_efficientnet-frozen",
+        "train.layer_decay makes no difference to scratch: a, b",
+    ]
 
 
 def test_missing_weights_are_said_before_anything_is_computed(make_run: Make) -> None:

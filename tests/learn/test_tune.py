@@ -12,20 +12,18 @@ from typing import Any
 
 import numpy as np
 import optuna
-import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
 from kit import processes, state
 from kit.errors import SettingError, StageError
 from kit.files import read_strings
-from kit.learn import confirm, scoring, space, study, tune
+from kit.learn import confirm, models, scoring, space, study, tune
 from kit.learn.dataset import labelled
-from kit.learn.loop import Diverged
-from kit.learn.scoring import Split
 from kit.learn.storage import drop_torn_line, journal_path, masked, open_storage
 from kit.state import Run
 from tests.learn.fits import model_of
+from tests.learn.searches import quick, searched, trials_of, tuned, with_tuning
 
 Make = Callable[..., Run]
 NAME = "test_efficientnet-frozen"
@@ -33,39 +31,6 @@ NAME = "test_efficientnet-frozen"
 
 class Killed(BaseException):
     """A kill, as a test can make one."""
-
-
-def tuned(run: Run) -> tuple[bytes, ...]:
-    """What the stage writes: best.json, trials.csv and confirm.csv."""
-    return tuple(path.read_bytes() for path in tune.run(run))
-
-
-def with_tuning(run: Run, **options: Any) -> Run:
-    """The same run with other settings of the search."""
-    plan = dataclasses.replace(run.competition.tuning, **options)
-    return dataclasses.replace(run, competition=dataclasses.replace(run.competition, tuning=plan))
-
-
-def quick(patch: pytest.MonkeyPatch) -> list[Any]:
-    """Losses that are a function of the settings, in place of fits; returns the settings asked for."""
-    asked: list[Any] = []
-
-    def losses(run: Run, model: Any, split: Split, look: Any = None) -> pd.Series[float]:
-        settings = {name: model.get(name) for name in space.TUNED}
-        asked.append((split.name, settings))
-        draw = np.random.default_rng(7)
-        away = np.log(settings["lr"] / 0.03) ** 2 + settings["drop"] + settings["augment"]
-        units = sorted(set(split.judged["unit_id"]))
-        return pd.Series(0.3 + 0.05 * away + draw.normal(0, 0.01, len(units)), units).round(6)
-
-    patch.setattr(scoring, "unit_losses", losses)
-    patch.setattr(confirm, "unit_losses", losses)
-    return asked
-
-
-def searched(asked: list[Any]) -> list[Any]:
-    """What the searches asked for, without what was scored again on fresh splits."""
-    return [(name, settings) for name, settings in asked if name.startswith("tune")]
 
 
 @pytest.fixture(scope="module")
@@ -76,62 +41,6 @@ def straight(
     with pytest.MonkeyPatch.context() as patch:
         asked = quick(patch)
         return tuned(photo_run(tmp_path_factory.mktemp("straight"), trials=6)), asked
-
-
-def test_no_trial_looks_at_the_fold_it_will_be_judged_on(
-    make_run: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = make_run(trials=2)
-    images = labelled(run)
-    seen: list[tuple[str, set[str], set[str]]] = []  # fold, learned from, scored on
-    whole, predict = scoring.train, scoring.predict_images
-
-    def learn(fit: Any) -> Any:
-        seen.append((fit.purpose.split()[2], set(fit.images.index), set()))
-        return whole(fit)
-
-    def judge(run: Run, model: Any, network: Any, split: str, ids: Any) -> Any:
-        seen[-1][2].update(ids)
-        return predict(run, model, network, split, ids)
-
-    monkeypatch.setattr(scoring, "train", learn)
-    monkeypatch.setattr(scoring, "predict_images", judge)
-    tuned(with_tuning(run, prune=False))
-    assert len(seen) >= 2 * 3 * 2 and {fold for fold, *_ in seen} == {"0", "1", "2"}
-    groups = run.tables.train["group_id"]
-    for fold, learned, scored in seen:
-        outside = set(images.index[(images["fold"] == fold) | (images["role"] == "holdout")])
-        assert learned and scored and not outside & (learned | scored)
-        assert not set(groups[list(learned)]) & set(groups[list(scored)])
-
-
-@pytest.mark.parametrize(("wanted", "used"), [(1, ["2"]), (2, ["2", "3"]), (9, ["2", "3", "0"])])
-def test_the_inner_folds_follow_the_judged_one_in_turn_and_one_stays_to_learn_from(
-    wanted: int, used: list[str], make_run: Make
-) -> None:
-    run = with_tuning(make_run(), inner=wanted)
-    images = labelled(run)
-    images = images[images["role"] == "fold"]
-    # A fourth fold, so that there is a choice.
-    images["fold"] = images["fold"].mask(images.index.isin(["p0-0", "p1-0", "p2-0", "p3-0"]), "3")
-    splits = scoring.inner_splits(run, images, "1")
-    assert [sorted(set(split.judged["fold"])) for split in splits] == [[name] for name in used]
-    for split in splits:
-        assert set(split.learned["fold"]) == {"0", "1", "2", "3"} - {"1"} - set(split.judged["fold"])
-
-
-def test_the_loss_of_a_unit_is_the_mean_over_its_images(
-    make_run: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = make_run()
-    rows = pd.DataFrame({"unit_id": ["u2", "u1", "u1", "u0"], "y": [0, 1, 1, 0]}, index=list("abcd"))
-    said = np.array([[0.5, 0.5], [0.75, 0.25], [0.0, 1.0], [np.nan, np.nan]])
-    monkeypatch.setattr(scoring, "train", lambda fit: None)
-    monkeypatch.setattr(scoring, "predict_images", lambda *_: said)
-    found = scoring.unit_losses(run, model_of(run), Split("x", rows, rows))
-    assert found.to_dict() == pytest.approx(
-        {"u0": scoring.WORST, "u1": np.log(4) / 2, "u2": np.log(2)}, abs=1e-6
-    )
 
 
 def test_folds_that_leave_no_inner_split_keep_the_settings(
@@ -265,6 +174,44 @@ def test_a_repeated_search_is_read_from_its_study_unless_it_is_forced(
         tune.forget(run)
 
 
+def test_a_study_knows_nothing_of_other_models_hours_seeds_and_logs(make_run: Make) -> None:
+    """So that a longer list of models, or more time, costs no trial again."""
+    first = "test_efficientnet:frozen"
+
+    def name(*specs: str, **options: Any) -> str:
+        run = make_run(*(specs or (first,)), **{"trials": 2, **options})
+        return tune.study_name(run, models.of_run(run)[0], "1")
+
+    run = make_run(trials=2)
+    same = name()
+    assert same == name(first, "test_efficientnet:scratch") == name(hours=3.0) == name(seeds=2)
+    assert same == name(logs=()) == tune.study_name(with_tuning(run, finetune=True), model_of(run), "1")
+    others = [
+        name(trials=3),
+        name(drop=0.3),
+        name(seed=1),
+        name(f"{first}; drop=0.2"),
+        name(f"{first}; lr=1e-3..1e-1"),
+        name(f"{first}:24"),
+        tune.study_name(dataclasses.replace(run, threads=2), model_of(run), "1"),
+        tune.study_name(with_tuning(run, inner=1), model_of(run), "1"),
+        tune.study_name(run, model_of(run), "2"),
+    ]
+    assert len({same, *others}) == 1 + len(others)
+
+
+def test_a_further_model_costs_no_trial_of_the_first_again(
+    make_run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = quick(monkeypatch)
+    plain = {"prune": False, "confirm": 0}
+    tuned(with_tuning(make_run(trials=2), **plain))
+    assert len(asked) == 3 * 2 * 2
+    longer = make_run("test_efficientnet:frozen", "test_efficientnet:frozen:24", trials=2, hours=9.0)
+    tuned(with_tuning(longer, **plain))
+    assert len(asked) == 2 * 3 * 2 * 2
+
+
 def test_trial_zero_is_the_settings_as_given(make_run: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     run, asked = with_tuning(make_run(trials=4, lr=0.02, drop=0.3), prune=False), quick(monkeypatch)
     tuned(run)
@@ -282,18 +229,6 @@ def test_a_setting_that_the_search_would_not_draw_is_tried_as_given(
     tuned(run)
     assert asked[0][1] == space.defaults(model_of(run, weight_decay=0.0, drop=0.9))
     assert {s["weight_decay"] for _, s in asked} == {0.0} and {s["bag"] for _, s in asked} <= {2, 3, 4}
-
-
-def trials_of(losses: list[Any], pruned: tuple[int, ...] = ()) -> study.Trials:
-    """Finished trials with the losses of each."""
-    return [
-        optuna.trial.create_trial(
-            state=TrialState.PRUNED if n in pruned else TrialState.COMPLETE,
-            value=float(np.mean(mine)),
-            user_attrs={"slot": n, "losses": [[float(x) for x in mine]], "settings": {"lr": 0.1 * n}},
-        )
-        for n, mine in enumerate(losses)
-    ]
 
 
 def fresh(gain: float) -> confirm.Fresh:
@@ -366,41 +301,6 @@ def test_no_trials_keep_the_settings(make_run: Make) -> None:
     assert not journal_path(run).exists()
 
 
-def test_a_bag_of_one_has_no_pool_to_choose(make_run: Make, make_bags: Make) -> None:
-    one, many = (run.competition for run in (make_run(), make_bags(count=6)))
-    model = model_of(make_run())
-    assert set(space.space(one, model)) == {"lr", "weight_decay", "drop", "augment"}
-    found = space.space(many, model)
-    assert set(found) - set(space.space(one, model)) == {"pool", "bag"}
-    assert found["bag"].choices == (2, 3, 4), "and the bag of the settings"
-
-
-def test_what_a_model_declares_is_searched_as_declared(make_run: Make) -> None:
-    run = make_run()
-    spec = "test_efficientnet:frozen; lr=1e-3..1e-1; drop=0.1..0.3; epochs=4..39; batch=2..20; pool=mean|max"
-    found = space.space(run.competition, model_of(run, spec))
-    kinds = optuna.distributions
-    assert found["lr"] == kinds.FloatDistribution(1e-3, 1e-1, log=True)
-    assert found["drop"] == kinds.FloatDistribution(0.1, 0.3)
-    assert found["epochs"] == kinds.IntDistribution(4, 39) and found["batch"].log
-    assert found["pool"] == kinds.CategoricalDistribution(["mean", "max"])
-    assert "weight_decay" in found, "and the rest as ever"
-    settings = space.propose(run, model_of(run, spec), "0", 1, []).settings
-    assert set(space.TUNED) | {"epochs", "batch"} == set(settings) and isinstance(settings["epochs"], int)
-
-
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_a_proposal_depends_on_seed_fold_slot_and_sampler_alone(sampler: str, make_run: Make) -> None:
-    run = with_tuning(make_run(), sampler=sampler)
-    model = model_of(run)
-    once = space.propose(run, model, "0", 1, []).settings
-    assert space.propose(run, model, "0", 1, []).settings == once
-    other = dataclasses.replace(run, seed=1)
-    for place in ((other, "0", 1), (run, "1", 1), (run, "0", 2)):
-        assert space.propose(place[0], model, *place[1:], []).settings != once
-    assert space.propose(run, model, "0", 0, []).settings == space.defaults(model)
-
-
 def test_every_trial_is_listed_with_its_settings(make_run: Make) -> None:
     run = make_run(trials=2, epochs=2)
     tuned(run)
@@ -408,87 +308,6 @@ def test_every_trial_is_listed_with_its_settings(make_run: Make) -> None:
     assert list(table["trial"]) == ["0", "1"] * 3 and list(table["fold"]) == list("001122")
     assert (table["loss"].astype(float) > 0).all() and (table["lr"].astype(float) > 0).all()
     assert set(table["state"][table["trial"] == "0"]) == {"complete"} and set(table["folds"]) <= {"1", "2"}
-
-
-# --- trials that are given up ---------------------------------------------------------------------
-
-
-def two_splits(units: int = 60) -> list[Split]:
-    """Splits of many units, which are all judged in both."""
-    rows = pd.DataFrame({"unit_id": [f"u{n}" for n in range(units)], "y": 0})
-    return [Split(name, rows, rows) for name in "ab"]
-
-
-def scored(
-    run: Run, patch: pytest.MonkeyPatch, slot: int, best: float, mine: float, trials: bool = True
-) -> study.Score:
-    """What a trial scores whose losses differ so much from the best trial's, with noise that all share."""
-    noise = np.random.default_rng(0).normal(0.5, 0.1, 60)
-    own = np.random.default_rng(slot).normal(0, 0.02, 60)
-    units = [f"u{n}" for n in range(60)]
-    patch.setattr(scoring, "unit_losses", lambda *_: pd.Series(noise + mine + own, units).sort_index())
-    first = pd.Series(noise + best, units).sort_index().tolist()
-    (before,) = trials_of([[0.0]])
-    before.user_attrs["losses"], before.values = [first, first], [float(np.mean(first))]
-    return scoring.score(run, model_of(run), two_splits(), slot, [before] if trials else [])
-
-
-def test_a_trial_that_clearly_loses_is_spared_the_other_splits(
-    make_run: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = make_run()
-    lost = scored(run, monkeypatch, 1, 0.0, 0.05)
-    assert lost.pruned and len(lost.losses) == 1
-    for slot, mine, reason in ((1, -0.05, "it wins"), (1, 0.0, "it is a draw"), (0, 0.05, "it is trial 0")):
-        assert len(scored(run, monkeypatch, slot, 0.0, mine).losses) == 2, reason
-    assert not scored(run, monkeypatch, 1, 0.0, 0.05, trials=False).pruned
-    assert not scored(with_tuning(run, prune=False), monkeypatch, 1, 0.0, 0.05).pruned
-
-
-def test_a_fit_that_diverges_loses_unless_it_is_what_the_user_asked_for(
-    make_run: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = make_run()
-
-    def diverge(*_: Any) -> None:
-        raise Diverged("the loss is not finite")
-
-    monkeypatch.setattr(scoring, "unit_losses", diverge)
-    score = scoring.score(run, model_of(run), two_splits(3), 1, [])
-    assert score.pruned and score.losses == [[scoring.WORST] * 3]
-    with pytest.raises(Diverged):
-        scoring.score(run, model_of(run), two_splits(3), 0, [])
-
-
-def test_a_fine_tuned_trial_is_stopped_where_it_lags_twice(
-    make_run: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = make_run("test_efficientnet:scratch:24", finetune_epochs=8)
-    model = model_of(run, "test_efficientnet:scratch:24")
-    monkeypatch.setattr(scoring, "judge", lambda *_: pd.Series([next(curve)]))
-    network = scoring.BagModel(None, 2, 2, "mean", 0.0)
-    usual = [[0.6, 0.5, 0.4]] * 3
-    for values, prune, seen in (
-        ([0.7, 0.6, 0.1], True, [1, 3]),
-        ([0.7, 0.4, 0.5], True, [1, 3, 5]),
-        ([0.7, 0.6, 0.5], False, [1, 3, 5]),
-    ):
-        curve = iter(values)
-        look = scoring._Curve(run, model, two_splits()[0], usual, prune)
-        stopped = next((epoch for epoch in range(8) if look.look(epoch, network)), None)
-        assert look.values == values[: len(seen)] and (
-            stopped == seen[-1] if len(seen) == 2 else stopped is None
-        )
-
-
-def test_fine_tuned_trials_leave_the_curves_that_later_ones_are_compared_with(make_run: Make) -> None:
-    run = make_run("test_efficientnet:scratch:24", trials=2, finetune_epochs=4)
-    run = with_tuning(run, finetune=True, confirm=0)
-    tuned(run)
-    storage = open_storage(run)
-    for found in storage.get_all_studies():
-        first = storage.get_all_trials(found._study_id)[0]
-        assert [len(curve) for curve in first.user_attrs["curves"]] == [3, 3]
 
 
 # --- before anything is computed ------------------------------------------------------------------

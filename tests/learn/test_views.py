@@ -23,6 +23,13 @@ def test_the_eight_symmetries_are_all_there_are() -> None:
     np.testing.assert_array_equal(views.turned(TILE, 5), np.rot90(TILE.flip(3), 1, axes=(2, 3)))
 
 
+def test_the_pixels_of_a_tile_are_turned_as_tensors_are() -> None:
+    tile = TILE[0].to(torch.uint8)
+    for number in range(8):
+        found = views.oriented(np.ascontiguousarray(tile.permute(1, 2, 0).numpy()), number)
+        np.testing.assert_array_equal(found.transpose(2, 0, 1), views.turned(tile, number))
+
+
 @pytest.mark.parametrize("count", [1, 2, 4, 8])
 def test_the_views_of_a_turned_tile_are_its_coset(count: int) -> None:
     base = views.coset(count, 0)
