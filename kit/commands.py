@@ -219,7 +219,8 @@ def _tune_options(parser: argparse.ArgumentParser) -> None:
         " ~/.pgpass), not in a journal file in the work folder; run_all.py takes it as --set"
         " tune.storage=URL. Type the same command (and --threads) again, in another terminal or, with a"
         " database, on another machine that has tiled the same data: the processes share the trials, and all"
-        " end with the same settings. One that dies has its trials repeated; no result depends on the place",
+        " end with the same settings. One that dies has its trials repeated. How many share a search changes"
+        " which trials are made; one alone repeats exactly",
     )
 
 

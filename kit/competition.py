@@ -90,7 +90,7 @@ class Training:
     accumulate: int = 1  # parts in which a batch goes through the network
     infer_batch: int = 32  # tiles a forward pass when predicting; part of the result
     optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
-    lr: float = 3e-2  # of the frozen mode
+    lr: float = 1e-2  # of the frozen mode
     finetune_lr: float = 3e-4
     scratch_lr: float = 3e-3
     layer_decay: float = 1.0  # factor on the rate from each block to the one before it

@@ -54,15 +54,16 @@ class SubmissionError(KitError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint that lists what exists, the closest match first.
+    """A hint that lists what exists, the closest match first; case does not count.
 
     >>> did_you_mean("tran", ["train", "tile"])
     'did you mean train? Known: tile, train'
     """
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    folded = {name.casefold(): name for name in reversed(names)}
+    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
     listed = f"Known: {', '.join(names)}"
-    return f"did you mean {close[0]}? {listed}" if close else listed
+    return f"did you mean {folded[close[0]]}? {listed}" if close else listed
 
 
 def listed(items: list[str], most: int = 5) -> str:

@@ -36,7 +36,8 @@ def find(name: str, beside: Path | None = None) -> Path:
     path = Path(name) if beside is None else beside.parent / name
     if not path.is_file():
         hint = did_you_mean(name, names()) + "; or give the path of your own FILE.toml"
-        raise SettingError(f"there is no recipe '{name}'", hint)
+        message = f"there is no recipe '{name}'"
+        raise SettingError(message if beside is None else f"{beside}: its base '{name}' does not exist", hint)
     return path
 
 

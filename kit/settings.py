@@ -102,6 +102,9 @@ RANGES = {
     "tile.overlap": (0, 0.9),
     "tune.trials": (0, math.inf),
     "tune.confirm": (0, math.inf),
+    "train.lr": (1e-12, 10),  # a rate of nothing learns nothing; a greater one only diverges
+    "train.finetune_lr": (1e-12, 10),
+    "train.scratch_lr": (1e-12, 10),
     "train.shorten": (0.001, 100),
     "train.factor": (0.001, 0.999),
     "train.layer_decay": (0.01, 1),

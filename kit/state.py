@@ -215,8 +215,8 @@ class Run:
         today = json.loads(json.dumps(self.ingredients(name)))
         before, now = flatten(record["ingredients"]), flatten(today)
         names = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
-        if not names:
-            return "left files that are not there any more, or were changed by hand"
+        if not names and (path := _spoilt(record)):
+            return f"left {path}, which {'was changed since' if path.is_file() else 'is not there any more'}"
         changed = [f"{k}: was {before.get(k)}, now {now.get(k)}" for k in names[:3]]
         return f"was run with other inputs or settings ({'; '.join(changed)})"
 
@@ -245,14 +245,20 @@ def read_state(work: Path) -> dict[str, dict[str, Any]]:
     return state
 
 
+def _spoilt(record: Mapping[str, Any]) -> Path | None:
+    """The first output of a finished stage that is not as it left it; ``None`` if all are."""
+    for path, was in record["outputs"].items():
+        if not Path(path).is_file() or file_digest(Path(path)) != was:
+            return Path(path)
+    return None
+
+
 def finished(run: Run, name: str) -> bool:
     """Whether the stage's recorded key is today's, and its outputs are as it left them."""
     record = read_state(run.work).get(name)
     if record is None or record["key"] != run.key(name):
         return False
-    return all(
-        Path(path).is_file() and file_digest(Path(path)) == was for path, was in record["outputs"].items()
-    )
+    return _spoilt(record) is None
 
 
 def preflight(run: Run, names: list[str]) -> None:

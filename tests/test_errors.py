@@ -30,6 +30,10 @@ def test_the_closest_name_is_suggested_and_all_are_listed_in_order() -> None:
     assert did_you_mean("tran", ["train", "tile"]) == "did you mean train? Known: tile, train"
 
 
+def test_case_does_not_count_for_the_closest_name() -> None:
+    assert did_you_mean("TRAIN", ["tile", "Train"]) == "did you mean Train? Known: Train, tile"
+
+
 def test_nothing_is_suggested_for_a_name_like_no_other() -> None:
     assert did_you_mean("xyz", ["train", "tile"]) == "Known: tile, train"
 

@@ -83,7 +83,7 @@ def test_toml_values_become_settings_by_their_type(written: Callable[..., str]) 
         ("[demo]\nmodule = 'os'", ["there is no setting 'demo.module'"]),
         ("[train\nlr = 1", ["cannot be read", "line 1"]),
         ("[train]\nlr = 1\nlr = 2", ["cannot be read", "overwrite a value"]),
-        ("base = 'nothing'", ["there is no recipe 'nothing'"]),
+        ("base = 'nothing'", ["mine.toml: its base 'nothing' does not exist"]),
         ("base = 3", ["base cannot be 3"]),
         ("base = 'mine.toml'", ["its base 'mine.toml' rests on itself"]),
     ],

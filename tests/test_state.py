@@ -148,6 +148,17 @@ def test_a_stage_whose_input_was_made_otherwise_says_what_changed(
     assert toys["second"].times == 0
 
 
+def test_a_stage_names_the_file_of_the_one_before_that_is_gone_or_changed(make: Callable[..., Run]) -> None:
+    execute(make(), "first")
+    path = make().folder("first") / "out.txt"
+    path.write_text("by hand")
+    with pytest.raises(StageError, match=rf"first, which left {path}, which was changed since"):
+        execute(make(), "second")
+    path.unlink()
+    with pytest.raises(StageError, match=rf"first, which left {path}, which is not there any more"):
+        execute(make(), "second")
+
+
 def test_a_stage_that_fails_is_not_finished_whatever_it_was_before(
     make: Callable[..., Run], toys: dict[str, Toy], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from kit.learn.models import Model
 from kit.state import Run
 
 Shares = NDArray[np.float32]
+SPLITS = ("test", "train")  # that are predicted
 
 
 @dataclass
@@ -54,10 +55,21 @@ class Attended:
         return found
 
 
+def folder(run: Run) -> Path:
+    """Where the shares of all models are kept."""
+    return run.folder("predict") / "attention"
+
+
 def place(run: Run, name: str, seed: int, split: str) -> Path:
     """Where the shares of a model are kept."""
     start = f"seed{seed}-" if seed else ""
-    return run.folder("predict") / "attention" / quote(name, safe="") / f"{start}{split}.npz"
+    return folder(run) / quote(name, safe="") / f"{start}{split}.npz"
+
+
+def files(run: Run, todo: Iterable[Model]) -> list[Path]:
+    """The files of these models that are there, sorted; what lies beside them is of other settings."""
+    places = {place(run, model.name, model.seed, split) for model in todo for split in SPLITS}
+    return sorted(path for path in places if path.is_file())
 
 
 def read(path: Path) -> dict[str, Shares]:

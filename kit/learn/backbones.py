@@ -16,6 +16,7 @@ from kit.errors import SettingError, did_you_mean
 from kit.learn import classic, foundation, preprocess
 
 MODES = ("frozen", "finetune", "scratch")
+MOST = 4096  # pixels of a tile, each side: more is a slip, and costs gigabytes
 QUARTERS = 4  # a network without stages is looked at after each quarter of its blocks
 assert classic.default_cfgs, "importing the classic networks registers them with timm"
 
@@ -51,14 +52,21 @@ def parse(spec: str) -> Backbone:
     encoder, mode, size, *rest = [*spec.removeprefix(hub).split(":"), "", ""]
     if any(rest):
         raise SettingError(f"backbone {encoder} takes no '{rest[0]}'", "it is written encoder:mode:pixels")
-    encoder = foundation.canonical(encoder)
+    encoder = _canonical(encoder)
     _require_known(encoder)
     mode = mode or "frozen"
     if mode not in MODES:
         raise SettingError(f"backbone {encoder} has no mode '{mode}'", did_you_mean(mode, MODES))
-    if size and not size.isdigit() and size != "own":
-        raise SettingError(f"backbone {encoder} cannot see tiles of '{size}' pixels", "give a number, or own")
+    if size and size != "own" and not (size.isdecimal() and len(size) < 9 and int(size) <= MOST):
+        hint = f"give a number up to {MOST}, or own"
+        raise SettingError(f"backbone {encoder} cannot see tiles of '{size}' pixels", hint)
     return Backbone(encoder, mode, preprocess.of(encoder).size if size == "own" else int(size or 0))
+
+
+def _canonical(encoder: str) -> str:
+    """The name that tables use; case does not count in names that are not timm's own."""
+    lower = encoder.casefold()
+    return lower if lower in classic.default_cfgs else foundation.canonical(encoder)
 
 
 def _require_known(encoder: str) -> None:
@@ -66,8 +74,9 @@ def _require_known(encoder: str) -> None:
         return
     if not timm.is_model(encoder):
         known = [*timm.list_models(), *foundation.CARDS]
-        close = did_you_mean(encoder, known).split(" Known:")[0]
-        raise SettingError(f"timm has no backbone '{encoder}'", close)
+        close = did_you_mean(encoder, known).partition("Known:")[0].strip()  # there are a thousand
+        hint = close or "a model is written encoder:mode:pixels; timm.list_models() lists encoders"
+        raise SettingError(f"timm has no backbone '{encoder}'", hint)
     try:
         timm.get_pretrained_cfg(encoder)
     except RuntimeError as error:  # the tag is not one of this network's

@@ -21,7 +21,7 @@ from kit.competition import Competition
 from kit.dealing import deal, linked
 from kit.files import read_strings, write_table
 from kit.learn.loop import Diverged
-from kit.learn.models import Model
+from kit.learn.models import Model, first_seeds
 from kit.learn.scoring import Split, best_of, inner_splits, lost, paired, unit_losses
 from kit.learn.study import Proposal, Score, Search, Trials, diverged, losses
 from kit.learn.train import fold_names
@@ -171,14 +171,29 @@ def text(run: Run) -> str:
     """What was found, model by model, for the console."""
     best = json.loads((run.folder("tune") / "best.json").read_text())
     table = read_strings(run.folder("tune") / "confirm.csv")
-    lines = [_line(name, folds, table[table["backbone"] == name]) for name, folds in sorted(best.items())]
+    idle = {model.name: _idle(run, model) for model in first_seeds(run) if model.space}
+    lines = [
+        _line(name, folds, table[table["backbone"] == name], idle.get(name, ""))
+        for name, folds in sorted(best.items())
+    ]
     return "\n".join(lines)
 
 
-def _line(name: str, folds: dict[str, Any], table: pd.DataFrame) -> str:
+def _idle(run: Run, model: Model) -> str:
+    """What is used in place of declared ranges and choices, should the model not have been tuned."""
+    tuning = run.competition.tuning
+    missing = [] if tuning.trials else ["--set tune.trials=N"]
+    if not (model.frozen or tuning.finetune):
+        missing.append("--set tune.finetune=true")
+    more = f" (to search it: {' '.join(missing)})" if missing else ""
+    used = ", ".join(f"{key}={model.get(key)}" for key in model.space)
+    return f"the declared ranges were not searched, {used} is used{more}"
+
+
+def _line(name: str, folds: dict[str, Any], table: pd.DataFrame, idle: str = "") -> str:
     """One model: its mean losses over folds, as found and as fresh."""
     if not len(table):
-        return f"tuning {name}: none, settings as given"
+        return f"tuning {name}: none, {idle or 'settings as given'}"
     text = f"tuning {name}: found {_mean(table, 'found')} (untuned {_mean(table, 'untuned')})"
     again = table[table["fresh"] != ""]
     if len(again):

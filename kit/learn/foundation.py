@@ -8,20 +8,21 @@ What a page says in words only (how tokens become one vector, which layers are g
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
-import timm
 import torch
 from timm.layers.mlp import SwiGLUPacked
 from torch import Tensor, nn
 
-from kit.errors import WeightsError, did_you_mean
+from kit.errors import WeightsError
 
+log = logging.getLogger("kit")
 # The names that weights have in a hub folder, the preferred one first.
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -108,6 +109,21 @@ def canonical(name: str) -> str:
     return name
 
 
+def typed(encoder: str) -> str:
+    """How the weights of an encoder are attached.
+
+    >>> typed("UNI"), typed("resnet18")
+    ('--weights UNI=DIR', '--weights resnet18=FILE')
+    """
+    return f"--weights {encoder}={'DIR' if encoder in CARDS else 'FILE'}"
+
+
+@cache
+def say_once(level: int, sentence: str) -> None:
+    """Log a sentence about attached weights once a process: every fold loads them."""
+    log.log(level, "%s", sentence)
+
+
 def config(weights: Path | None) -> dict[str, Any]:
     """The ``config.json`` beside weights that lie in a hub folder; empty where there is none.
 
@@ -146,19 +162,14 @@ def network(encoder: str, weights: Path | None) -> tuple[str, dict[str, Any]]:
     """
     card, said = CARDS.get(encoder), config(weights)
     if card is None:
-        _same(encoder, said, weights)
+        _same(encoder, said, weights, encoder)
         return encoder, dict(said.get("model_args", {}))
     if "model_type" in said:
         arguments = _transformers_arguments(said, weights)
         return card.network, {**arguments, **card.layers, **_pooled(card)}
-    name = said.get("architecture", card.network)
-    if not timm.is_model(name):
-        raise WeightsError(
-            f"{weights} is of the network '{name}', which timm {timm.__version__} does not have",
-            did_you_mean(name, timm.list_models()).split(" Known:")[0],
-        )
-    arguments = dict(card.arguments) if name == card.network else {}
-    return name, {**arguments, **said.get("model_args", {}), **card.layers, **_pooled(card)}
+    _same(encoder, said, weights, card.network)
+    arguments = {**card.arguments, **said.get("model_args", {}), **card.layers, **_pooled(card)}
+    return card.network, arguments
 
 
 def _pooled(card: Card) -> dict[str, str]:
@@ -175,12 +186,15 @@ def joined(tokens: Tensor, prefix: int) -> Tensor:
     return torch.cat([tokens[:, 0], tokens[:, prefix:].mean(dim=1)], dim=1)
 
 
-def _same(encoder: str, said: Mapping[str, Any], weights: Path | None) -> None:
-    theirs, mine = said.get("architecture", ""), encoder.partition(".")[0]
+def _same(encoder: str, said: Mapping[str, Any], weights: Path | None, network: str) -> None:
+    """The folder is of the encoder's network."""
+    theirs, mine = said.get("architecture", ""), network.partition(".")[0]
     if theirs and theirs.partition(".")[0] != mine:
+        made = f", which is '{network}'" if network != encoder else ""
         raise WeightsError(
-            f"the folder of {weights} says that it is of '{theirs}', and it was attached to {encoder}",
-            f"write --weights {theirs}=DIR, and {theirs} in train.backbones",
+            f"the folder of {weights} says that it is of '{theirs}', and it was attached to {encoder}{made}",
+            f"attach the folder of {encoder} ({typed(encoder)}),"
+            f" or write --weights {theirs}=DIR, and {theirs} in train.backbones",
         )
 
 

@@ -150,7 +150,7 @@ class Loop:
                     raise
                 memory.restore(self.network, statistics)
             except ValueError as error:
-                memory.refuse_statistics(error, packed.bags, now.parts, self.least)
+                memory.refuse_statistics(error, packed.bags, now.parts, self.model)
                 raise
             self._halve(packed)
         learners = [p.grad for p in self.network.parameters() if p.grad is not None]

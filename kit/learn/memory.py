@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from kit.errors import SettingError
 from kit.learn.bags import BagModel, Packed
+from kit.learn.models import Model
 
 SHARE = 0.8  # of the free memory that a step may take
 CGROUPS = (  # limit and use of a container, in its two versions
@@ -77,22 +78,24 @@ def more_parts(parts: int, bags: int, unit: int, bag: int, size: int) -> int:
     return 2 * parts
 
 
-def refuse_statistics(error: ValueError, bags: int, parts: int, least: int) -> None:
+def refuse_statistics(error: ValueError, bags: int, parts: int, model: Model) -> None:
     """Say it where torch's batch norm found a single number to take the variance of.
 
-    ``least`` are the parts that were set; where there are more, the memory was short.
+    Where there are more parts than ``train.accumulate``, the memory was short.
 
     Raises:
         SettingError: that is what the error says.
     """
     if "more than 1 value per channel" in str(error):
-        size = bags // min(bags, parts)
-        hint = "train.accumulate=1, or a larger train.batch"
+        size, least = bags // min(bags, parts), model.training.accumulate
+        hints = ["a larger train.batch"] + [f"fewer parts than train.accumulate={least}"] * (least > 1)
         if parts > least:
-            hint = "fewer or smaller tiles (train.bag, encoder:mode:pixels): more bags do not fit into memory"
+            hints = ["fewer or smaller tiles (train.bag, encoder:mode:pixels): no more bags fit into memory"]
+        if model.backbone.mode == "finetune":  # a random start has no statistics to keep
+            hints.insert(0, "--set train.norm=kept")
         raise SettingError(
-            f"batch norm has no statistics of a part of {size} bag{'s' * (size > 1)}",
-            f"use --set train.norm=kept (of pretrained weights), {hint}",
+            f"{model.name}: batch norm has no statistics of a part of {size} bag{'s' * (size > 1)}",
+            f"use {', or '.join(hints)}",
         ) from error
 
 

@@ -156,7 +156,11 @@ def parse(text: str, training: Training) -> Model:
     if equals and not NAME.fullmatch(name):
         hint = "a name is also a folder's: letters, digits, - and _, for example slow-resnet = resnet50"
         raise SettingError(f"a model cannot be called '{name}'", hint)
-    backbone = backbones.parse(rest if equals else name)
+    try:
+        backbone = backbones.parse(rest if equals else name)
+    except SettingError as error:
+        _refuse_comma(name, rest, error)
+        raise
     model = Model(name if equals else backbone.name, backbone, training)
     given: set[str] = set()
     for part in filter(None, own):
@@ -167,6 +171,19 @@ def parse(text: str, training: Training) -> Model:
         model = _with_own(model, key, value)
     _check_freeze(model)
     return model
+
+
+def _refuse_comma(name: str, value: str, error: SettingError) -> None:
+    """Say it where what cannot be a model looks like a setting of the one before it.
+
+    Raises:
+        SettingError: it does.
+    """
+    if value and (name in {*_types(), *MODAL} or value[0].isdigit()):
+        raise SettingError(
+            f"train.backbones: '{name}={value}' is no model",
+            f"a comma begins a new model; settings of one follow a semicolon: ENCODER:MODE; {name}={value}",
+        ) from error
 
 
 def check(model: Model, metric: Metric) -> list[str]:
@@ -201,9 +218,11 @@ def _own_pair(model: Model, part: str) -> tuple[str, str]:
     known = own_names(model.backbone.mode)
     if key not in known:
         shared = f"; {key} is one of the whole run: --set train.{key}=VALUE" if key in SHARED else ""
+        modes = [mode for mode in backbones.MODES if key in own_names(mode)]
+        only = key in IDLE[model.backbone.mode] and f"{key} is for {' and '.join(modes)} models"
         raise SettingError(
             f"{model.name}: a {model.backbone.mode} model has no setting '{key}' of its own",
-            did_you_mean(_short(key), known) + shared,
+            only or did_you_mean(_short(key), known) + shared,
         )
     return _short(key), text
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -63,6 +64,8 @@ def run(run: Run) -> list[Path]:
     Where a pool attends to tiles, their shares are kept too: see `kit.learn.attention`.
     """
     torch.set_num_threads(run.threads)
+    # Those of other settings may be of models that this run does not have.
+    shutil.rmtree(attention.folder(run), ignore_errors=True)
     images = labelled(run)
     tables: dict[str, list[pd.DataFrame]] = {"oof": [], "holdout": [], "test": []}
     kept: list[Path] = []

@@ -16,7 +16,6 @@ from PIL import Image
 from kit.errors import SettingError, WeightsError, listed
 from kit.learn import classic, foundation
 
-log = logging.getLogger("kit")
 assert classic.default_cfgs, "the networks that this import registers are asked for by name"
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -69,7 +68,8 @@ def of(encoder: str, weights: Path | None = None) -> Preprocessing:
         for name, value in values.items():
             _agree(name, value, source, said)
             if not _equal(value, known[name]):
-                log.info("%s: %s is %s, not timm's %s (%s)", encoder, name, value, known[name], source)
+                sentence = f"{encoder}: {name} is {value}, not timm's {known[name]} ({source})"
+                foundation.say_once(logging.INFO, sentence)
         found |= values
     spoken = " and ".join(source for source, values in said.items() if values)
     return Preprocessing(**(known | found | ({"source": spoken} if spoken else {})))

@@ -46,7 +46,7 @@ from kit.learn.fit import Fit
 from kit.learn.loop import AfterEpoch, Diverged, Loop
 from kit.learn.models import Model
 from kit.learn.monitor import Monitor
-from kit.learn.weights import find_weights
+from kit.learn.weights import check_attached, find_weights
 from kit.state import Run
 
 VERSION = needs.VERSION  # the stage does nothing else
@@ -90,11 +90,7 @@ def check(run: Run) -> None:
     _say_idle(todo)
     monitor.check(run.competition.training)
     extra.check(run)
-    names = {model.backbone.encoder for model in todo}
-    for name in run.weights:
-        if name not in names:
-            hint = did_you_mean(name, names)
-            raise SettingError(f"--weights names '{name}', which is no backbone of this run", hint)
+    check_attached([model.backbone for model in todo], run.weights)
     for model in todo:
         for sentence in models.check(model, run.competition.metric):
             log.info("%s: %s", model.name, sentence)
@@ -131,7 +127,8 @@ def _say_idle(todo: Sequence[Model]) -> None:
             said.setdefault((model.backbone.mode, *idle), []).append(model.name)
     for (mode, *idle), names in said.items():
         listed = ", ".join(f"train.{name}" for name in idle)
-        log.info("%s makes no difference to %s: %s", listed, mode, ", ".join(names))
+        verb = "make" if len(idle) > 1 else "makes"
+        log.info("%s %s no difference to %s: %s", listed, verb, mode, ", ".join(names))
 
 
 def _check_pixels(run: Run, model: Model) -> None:

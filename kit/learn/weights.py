@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import itertools
 import logging
@@ -12,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import timm
 import torch
 import torchvision  # type: ignore[import-untyped]
 from timm.layers.pos_embed import resample_abs_pos_embed
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("kit")
 Tensors = dict[str, Tensor]
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+CLOSE = 0.8  # from here on, one name may be a slip for another
 NUMBER = re.compile(r"\d+")  # the place of a layer in its name
 # Weights that an installed package carries: timm name -> package, class, method that gives the path.
 PACKAGED = {
@@ -138,8 +141,39 @@ def find_weights(backbone: Backbone, attached: Mapping[str, Path]) -> Path | Non
     raise WeightsError(
         f"there are no weights for '{backbone.encoder}': looked for that name among the attached"
         f" ones (--weights: {names}) and the packaged ones ({', '.join(PACKAGED)})",
-        f"attach them with --weights {backbone.encoder}=FILE, or train without: {backbone.encoder}:scratch",
+        _how_to_attach(backbone.encoder, attached),
     )
+
+
+def _how_to_attach(encoder: str, attached: Mapping[str, Path]) -> str:
+    """What to type for an encoder without weights; an attached name that is close may be a slip."""
+    close = difflib.get_close_matches(encoder, attached, n=1, cutoff=CLOSE)
+    slip = f"if '{close[0]}' is meant for it, write {encoder}={attached[close[0]]}; else " if close else ""
+    return f"{slip}attach them with {foundation.typed(encoder)}, or train without: {encoder}:scratch"
+
+
+def check_attached(backbones: Iterable[Backbone], attached: Mapping[str, Path]) -> None:
+    """Every backbone has its weights; a folder may hold others, which the log names.
+
+    Raises:
+        WeightsError: a backbone has none.
+        SettingError: nothing attached is of a backbone, or a name is nearly that of one that would do
+            with packaged weights.
+    """
+    todo = list(backbones)
+    names = {backbone.encoder for backbone in todo}
+    for backbone in todo:
+        find_weights(backbone, attached)
+    packaged = [b.encoder for b in todo if b.mode != "scratch" and b.encoder not in attached]
+    idle = [name for name in attached if name not in names]
+    for name in idle:
+        slip = not timm.is_model(name) and difflib.get_close_matches(name, packaged, cutoff=CLOSE)
+        if slip or not names & attached.keys():
+            message = f"--weights names '{name}' ({attached[name]}), which is no backbone of this run"
+            raise SettingError(message, did_you_mean(name, names))
+    if idle:
+        files = listed([f"{name}: {attached[name]}" for name in idle])
+        foundation.say_once(logging.INFO, f"--weights: no backbone of this run uses\n{files}")
 
 
 def weights_digest(backbone: Backbone, attached: Mapping[str, Path]) -> str:
@@ -188,7 +222,7 @@ def load_weights(model: nn.Module, path: Path, name: str) -> None:
     if matched is None:
         raise WeightsError(
             f"{path} does not fit {name}: {_difference(wanted, given, beyond)}",
-            f"attach weights that were trained with {name}: --weights {name}=FILE",
+            f"attach weights that were trained with {name}: {foundation.typed(name)}",
         )
     body.load_state_dict(matched, strict=False)
 
@@ -197,7 +231,7 @@ def _read(path: Path, name: str) -> Tensors:
     if not path.is_file():
         raise WeightsError(
             f"the weights of {name} were looked for in {path}, which is not there",
-            f"check --weights {name}=FILE",
+            f"check {foundation.typed(name)}",
         )
     try:
         if path.suffix == ".safetensors":
@@ -251,13 +285,8 @@ def _on_grid(body: nn.Module, wanted: Tensors, given: Tensors, path: Path) -> Te
     side = math.isqrt(max(theirs.shape[1] - prefix, 0))
     if mine.shape[2] != theirs.shape[2] or side * side + prefix != theirs.shape[1] or side == 0:
         return given
-    log.warning(
-        "%s: its position embeddings, of a grid of %d x %d, were resampled to %d x %d",
-        path,
-        side,
-        side,
-        *grid,
-    )
+    sizes = f"of a grid of {side} x {side}, were resampled to {grid[0]} x {grid[1]}"
+    foundation.say_once(logging.WARNING, f"{path}: its position embeddings, {sizes}")
     resampled = resample_abs_pos_embed(theirs, list(grid), num_prefix_tokens=prefix)
     return given | {"pos_embed": resampled}
 
@@ -306,7 +335,8 @@ def _by_order(wanted: Tensors, given: Tensors, path: Path) -> Tensors | None:
     matched = _paired(wanted, given)
     if matched is not None:
         first = [f"{k} = {j}" for k, j in zip(wanted, given, strict=False) if k != j][:2]
-        log.info("%s: other names, matched by order: %s, ...", path, ", ".join(first))
+        sentence = f"{path}: other names, matched by order: {', '.join(first)}, ..."
+        foundation.say_once(logging.INFO, sentence)
     return matched
 
 

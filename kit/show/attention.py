@@ -6,7 +6,7 @@ fitted without it. Attention says where a model looked, and not why.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from kit import parallel
 from kit.errors import SettingError, StageError, did_you_mean, listed
 from kit.files import write_bytes
-from kit.learn import attention
+from kit.learn import attention, plan
 from kit.read import store
 from kit.read.tiles import load_images
 from kit.show import sheet
@@ -82,19 +82,34 @@ def _looks(run: Run, ids: Sequence[str]) -> list[Look]:
     seen = {look.head["image_id"] for look in found}
     for name in ids:
         if name not in seen:
-            known = {image for _, image in heads}
-            raise SettingError(f"no model attended to an image '{name}'", did_you_mean(name, known)[:400])
+            raise _unseen(run, name, rows)
     return found
 
 
-def _files(run: Run) -> Iterator[Path]:
-    files = sorted((run.folder("predict") / "attention").glob("*/*.npz"))
+def _unseen(run: Run, name: str, rows: Sequence[dict[str, Any]]) -> SettingError:
+    """Why there is nothing to draw of an image."""
+    mine = [row for row in rows if row["image_id"] == name]
+    if not mine:
+        hint = did_you_mean(name, {row["image_id"] for row in rows})[:400]
+        return SettingError(f"no model attended to an image '{name}'", hint)
+    place = run.folder("tile") / "images.csv"
+    why = [f"{row['status']}: {row['reason']}" for row in mine if row["status"] != "ok"]
+    if why:
+        return SettingError(
+            f"image '{name}' has no tiles ({why[0]})", f"ask for an image that is ok in {place}"
+        )
+    message = f"no model attended to image '{name}': it has tiles, and was not predicted"
+    return SettingError(message, "ask for an image of a fold, of the held-out set or of the test table")
+
+
+def _files(run: Run) -> list[Path]:
+    files = attention.files(run, plan.kept(run))
     if not files:
         raise SettingError(
             f"no model of this run attends to tiles: train.pool={run.competition.training.pool}",
             "use --set train.pool=attention (or heads, transformer, vote) for train and predict",
         )
-    yield from files
+    return files
 
 
 def _drawn(source: Path, target: Path, look: Look) -> Path | str:

@@ -9,17 +9,19 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import pandas as pd
+from tqdm.auto import tqdm
 
 from kit.files import write_json
 
 T = TypeVar("T")
+P = TypeVar("P")
 
 LONG = 10.0  # seconds after which a measurement is not repeated
 
@@ -87,6 +89,17 @@ def machine() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     processor = names[0] if names else platform.machine()
     return f"{processor}, {cores} cores, {memory:.0f} GiB, Python {platform.python_version()}"
+
+
+def of_cases(
+    cases: Mapping[str, Callable[[P], Iterator[Row]]], plan: P, names: Sequence[str]
+) -> Iterator[Row]:
+    """The rows of the named cases; each case's table is printed when it is done."""
+    for name in names:
+        rows = list(tqdm(cases[name](plan), desc=name, unit="row", leave=False))
+        if rows:
+            tqdm.write(f"\n{table(rows)}")
+        yield from rows
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -27,7 +27,6 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
 
 from kit import state
 from kit.competition import Training, Tuning
@@ -39,7 +38,7 @@ from kit.learn.fit import Fit
 from kit.state import Run
 from tests.bench import bags, timm_loop
 from tests.bench.environment import ROOT
-from tests.bench.harness import Row, machine, measure, table
+from tests.bench.harness import Row, machine, measure, of_cases
 from tests.bench.pictures import Album, made, run_of
 
 FOLDER = ROOT / "work" / "bench-photographs"
@@ -237,15 +236,6 @@ CASES: dict[str, Callable[[Plan], Iterator[Row]]] = {
 }
 
 
-def run(plan: Plan, names: list[str]) -> Iterator[Row]:
-    """The rows of these cases; each case's table is printed when it is done."""
-    for name in names:
-        rows = list(tqdm(CASES[name](plan), desc=name, unit="row", leave=False))
-        if rows:
-            tqdm.write(f"\n{table(rows)}")
-        yield from rows
-
-
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(
@@ -257,7 +247,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     print(machine())
-    rows = list(run(QUICK if options.quick else FULL, options.case))
+    rows = list(of_cases(CASES, QUICK if options.quick else FULL, options.case))
     if options.json is not None:
         write_json(options.json, {"machine": machine(), "rows": [asdict(row) for row in rows]})
 

@@ -35,7 +35,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from kit.competition import TileGrid
 from kit.files import write_json
@@ -43,7 +42,7 @@ from kit.read import grid, tissue
 from kit.read.reader import Pixels, Reader
 from kit.read.slide import open_image
 from tests.bench.environment import ROOT, ask, peers_python
-from tests.bench.harness import Row, fastest, machine, measure, table
+from tests.bench.harness import Row, fastest, machine, measure, of_cases
 from tests.bench.slide_files import Made, Spec, made
 
 SCRIPT = Path(__file__).with_name("slide_peers.py")
@@ -283,14 +282,6 @@ CASES: dict[str, Callable[[Plan], Iterator[Row]]] = {
 }
 
 
-def run(plan: Plan, names: list[str]) -> Iterator[Row]:
-    """The rows of these cases; each case's table is printed when it is done."""
-    for name in names:
-        rows = list(tqdm(CASES[name](plan), desc=name, unit="row", leave=False))
-        tqdm.write(f"\n{table(rows)}")
-        yield from rows
-
-
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(
@@ -305,7 +296,7 @@ def main() -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     print(machine())
     peers_python(PEERS, REQUIREMENTS)  # made before anything is measured
-    rows = list(run(QUICK if options.quick else FULL, options.case))
+    rows = list(of_cases(CASES, QUICK if options.quick else FULL, options.case))
     if options.json is not None:
         write_json(options.json, {"machine": machine(), "rows": [asdict(row) for row in rows]})
 

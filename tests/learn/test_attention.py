@@ -68,6 +68,12 @@ def test_nothing_is_kept_of_a_pool_that_attends_to_no_tile(pool: str, make_bags:
     assert files(predicted(make_bags(pool=pool, epochs=1))) == []
 
 
+def test_predict_leaves_no_attention_of_earlier_settings(make_bags: Make) -> None:
+    run = predicted(make_bags(pool="attention", epochs=1))
+    assert files(run)
+    assert files(predicted(make_bags(pool="mean", epochs=1))) == []
+
+
 def test_the_files_are_the_same_bytes_whatever_the_order(make_run: Make, tmp_path: Path) -> None:
     run = make_run()
     (model,) = models.of_run(run)

@@ -21,6 +21,8 @@ VIT = "vit_tiny_patch16_224"
     ("spec", "expected", "name"),
     [
         (NAME, Backbone(NAME, "frozen", 0), "test_efficientnet-frozen"),
+        ("LeNet5:scratch:32", Backbone("lenet5", "scratch", 32), "lenet5-scratch-32"),
+        (f"{NAME}:scratch:4096", Backbone(NAME, "scratch", 4096), "test_efficientnet-scratch-4096"),
         (f"{NAME}:", Backbone(NAME, "frozen", 0), "test_efficientnet-frozen"),
         (f"{NAME}:scratch", Backbone(NAME, "scratch", 0), "test_efficientnet-scratch"),
         (f"{NAME}:finetune:64", Backbone(NAME, "finetune", 64), "test_efficientnet-finetune-64"),
@@ -48,7 +50,11 @@ def test_a_spec_is_encoder_mode_and_pixels_and_frozen_unless_it_says_so(
         (f"{NAME}:froze", "no mode 'froze'", "did you mean frozen"),
         (f"{NAME}:frozen:big", "tiles of 'big' pixels", "give a number"),
         (f"{NAME}:frozen:-3", "tiles of '-3' pixels", "give a number"),
+        (f"{NAME}:frozen:4097", "tiles of '4097' pixels", "up to 4096, or own"),
+        (f"{NAME}:frozen:²", "tiles of '²' pixels", "give a number"),
         (f"{NAME}:frozen:64:7", "'7'", "encoder:mode:pixels"),
+        ("1e-3", "no backbone '1e-3'", "encoder:mode:pixels"),
+        (":frozen", "no backbone ''", "encoder:mode:pixels"),
     ],
 )
 def test_a_spec_that_cannot_be_is_refused_with_what_was_probably_meant(

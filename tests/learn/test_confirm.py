@@ -175,6 +175,28 @@ def test_where_no_trial_beats_the_untuned_settings_there_is_nothing_to_confirm(m
     assert confirm.search(run, model_of(run), cohort(), "1", "net", lost) is None
 
 
+@pytest.mark.parametrize(
+    ("mode", "trials", "finetune", "more"),
+    [
+        ("scratch", 2, False, " (to search it: --set tune.finetune=true)"),
+        ("scratch", 0, False, " (to search it: --set tune.trials=N --set tune.finetune=true)"),
+        ("frozen", 0, False, " (to search it: --set tune.trials=N)"),
+        ("scratch", 2, True, ""),
+    ],
+)
+def test_a_declared_range_that_is_not_searched_is_said_with_the_value_that_is_used(
+    mode: str, trials: int, finetune: bool, more: str, make_run: Make
+) -> None:
+    run = make_run(backbones=(f"x = test_efficientnet:{mode}; lr=1e-4..1e-2; pool=mean|max",), lr=3e-3,
+                   scratch_lr=3e-3, pool="mean")  # fmt: skip
+    tuning = dataclasses.replace(run.competition.tuning, trials=trials, finetune=finetune)
+    run = dataclasses.replace(run, competition=dataclasses.replace(run.competition, tuning=tuning))
+    confirm.write(run, [])
+    write_json(run.folder("tune") / "best.json", {"x": {"0": {}}})
+    said = "the declared ranges were not searched, lr=0.003, pool=mean is used"
+    assert confirm.text(run) == f"tuning x: none, {said}{more}"
+
+
 def test_the_table_and_the_text_tell_what_was_found_and_what_it_was_worth(make_run: Make) -> None:
     run = make_run()
     model = model_of(run)

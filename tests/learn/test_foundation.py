@@ -135,10 +135,12 @@ def test_a_folder_of_another_network_is_refused(tmp_path: Path) -> None:
     path = folder / "model.safetensors"
     with pytest.raises(WeightsError, match="is of 'vit_large_patch16_224', and it was attached to resnet18"):
         backbones.build("resnet18", weights=path)
-    (folder / "config.json").write_text('{"architecture": "vit_larg_patch16_224"}')
-    with pytest.raises(WeightsError, match="does not have") as caught:
-        backbones.build("UNI", weights=path)
-    assert "did you mean vit_large_patch16_224" in caught.value.hint
+    with pytest.raises(WeightsError, match="UNI2-h, which is 'vit_giant_patch14_224'") as caught:
+        backbones.build("UNI2-h", weights=path)
+    assert "--weights UNI2-h=DIR" in caught.value.hint
+    with pytest.raises(WeightsError, match="no weights for 'UNI2-h'") as caught:
+        weights.find_weights(backbones.parse("UNI2-h"), {})
+    assert "--weights UNI2-h=DIR" in caught.value.hint
 
 
 def test_an_encoder_of_timm_is_built_as_its_folder_says(tmp_path: Path) -> None:

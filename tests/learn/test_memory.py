@@ -129,6 +129,24 @@ def test_a_container_is_as_small_as_its_limit(tmp_path: Path, monkeypatch: pytes
     assert memory.free() == 500, "files that were read make way"
 
 
+@pytest.mark.parametrize(
+    ("mode", "accumulate", "hint"),
+    [
+        ("scratch", 1, "use a larger train.batch"),
+        ("scratch", 8, "use a larger train.batch, or fewer parts than train.accumulate=8"),
+        ("finetune", 1, "use --set train.norm=kept, or a larger train.batch"),
+    ],
+)
+def test_batch_norm_of_one_bag_is_refused_with_what_helps_in_its_mode(
+    mode: str, accumulate: int, hint: str, make_run: Make
+) -> None:
+    batch = 1 if accumulate == 1 else 8
+    fit = fit_of(make_run(), f"{mode}:32", batch=batch, accumulate=accumulate)
+    with pytest.raises(SettingError, match=f"{fit.model.name}: batch norm has no .* part of 1 bag") as caught:
+        train.train(fit)
+    assert caught.value.hint == hint
+
+
 def test_a_lack_of_memory_is_told_from_other_errors() -> None:
     assert memory.is_short(torch.OutOfMemoryError("CUDA out of memory."))
     assert memory.is_short(RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough"))

@@ -343,7 +343,7 @@ def test_settings_that_do_nothing_in_a_mode_are_said_once(
         train.check(make_run("test_efficientnet:frozen", *specs, layer_decay=0.5, channels_last=False))
     said = [record.message for record in caplog.records if "no difference" in record.message]
     assert said == [
-        "train.layer_decay, train.channels_last makes no difference to frozen: test_efficientnet-frozen",
+        "train.layer_decay, train.channels_last make no difference to frozen: test_efficientnet-frozen",
         "train.layer_decay makes no difference to scratch: a, b",
     ]
 

@@ -65,6 +65,36 @@ def test_attached_weights_come_before_packaged_ones_and_scratch_takes_none() -> 
     assert weights.find_weights(Backbone(lite.encoder, "scratch"), mine) is None
 
 
+def test_a_folder_may_hold_what_no_backbone_uses_but_a_slip_is_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A slip for packaged weights would go unseen: training would start from other weights than meant."""
+    todo = [Backbone("resnet18", "frozen"), Backbone("tf_efficientnet_lite0", "frozen")]
+    mine = {"resnet18": Path("wf/resnet18.pth"), "mobilenet_v2": Path("wf/mobilenet_v2.pth")}
+    with caplog.at_level(logging.INFO, "kit"):
+        weights.check_attached(todo, mine)
+    assert "mobilenet_v2: wf/mobilenet_v2.pth" in caplog.text and "resnet18.pth" not in caplog.text
+    for wrong in ({**mine, "tf_eficientnet_lite0": Path("x.pth")}, {"mobilenet_v2": Path("x.pth")}):
+        used = todo if "resnet18" in wrong else todo[1:]
+        with pytest.raises(SettingError, match=r"names '\w+' \(x.pth\), which is no backbone") as caught:
+            weights.check_attached(used, wrong)
+        assert "tf_efficientnet_lite0" in caught.value.hint
+    with pytest.raises(WeightsError, match="no weights for 'resnet18'") as missing:
+        weights.check_attached(todo, {"resnet_18": Path("r.pth")})
+    assert "write resnet18=r.pth" in missing.value.hint
+
+
+def test_what_is_odd_about_a_file_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = timm.create_model(NAME, num_classes=0)
+    for name in ("a.pth", "b.pth"):
+        state = {f"x{n}.{k.rsplit('.', 1)[-1]}": v for n, (k, v) in enumerate(model.state_dict().items())}
+        path = saved(state, tmp_path / name)
+        with caplog.at_level(logging.INFO, "kit"):
+            for _ in range(3):
+                weights.load_weights(model, path, NAME)
+        assert caplog.text.count(f"{path}: other names") == 1
+
+
 def test_the_packaged_weights_are_found_and_loaded() -> None:
     lite = Backbone("tf_efficientnet_lite0", "finetune")
     path = weights.find_weights(lite, {})

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kit.competition import Competition, Tables
+from kit.competition import Competition, Tables, Training
 from kit.errors import SettingError, StageError
 from kit.files import write_table
 from kit.learn import models
@@ -45,6 +45,7 @@ def a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     task = Competition(
         name="toy", classes=("A", "B"), metric=WeightedLogLoss((1.0, 1.0)),
         load=lambda data: Tables(pd.DataFrame()),
+        training=Training(backbones=("net = test_efficientnet:frozen", "lenet5:scratch"), seeds=2),
     )  # fmt: skip
     run = Run(task, "toy", tmp_path, tmp_path / "work")
     rows = []
@@ -52,8 +53,9 @@ def a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         store.write(store.path_of(run.folder("tile"), split, image), slide())
         rows.append({"image_id": image, "split": split, "width": 8000, "height": 6000, "tissue": 0.2,
                      "sections": 1, "clots": 1, "tiles": TILES, "status": "ok", "reason": ""})  # fmt: skip
+    rows.append({**rows[0], "image_id": "u", "tiles": 0, "status": "error", "reason": "cut short"})
     write_table(run.folder("tile") / "images.csv", pd.DataFrame(rows))
-    model = models.parse("net = test_efficientnet:frozen", task.training)
+    model = models.of_run(run)[0]
     attended = Attended()
     attended.add("train", ["a/b", "c"], [ramp(), ramp()])
     attended.add("test", ["t"], [ramp()])
@@ -139,6 +141,19 @@ def test_an_image_that_is_not_there_is_refused(run: Run) -> None:
     with pytest.raises(SettingError, match="no model attended to an image 'd'") as caught:
         attention.pictures(run, ["d"])
     assert "a/b" in caught.value.hint
+
+
+def test_an_image_without_tiles_is_refused_with_the_reason(run: Run) -> None:
+    with pytest.raises(SettingError, match=r"image 'u' has no tiles \(error: cut short\)") as caught:
+        attention.pictures(run, ["u"])
+    assert "did you mean" not in caught.value.hint and "images.csv" in caught.value.hint
+
+
+def test_models_of_another_run_are_not_drawn(run: Run) -> None:
+    folder = run.folder("predict") / "attention"
+    (folder / "net").rename(folder / "old")
+    with pytest.raises(SettingError, match="no model of this run attends to tiles"):
+        attention.pictures(run)
 
 
 def test_a_run_without_attention_says_how_to_get_some(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
