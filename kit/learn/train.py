@@ -21,6 +21,7 @@ from safetensors.torch import save
 from tqdm.auto import tqdm
 
 from kit import seeds, settings, state
+from kit.competition import Training
 from kit.errors import KitError, SettingError, did_you_mean
 from kit.files import file_digest, write_bytes, write_json
 from kit.learn import (
@@ -46,12 +47,12 @@ from kit.learn.fit import Fit
 from kit.learn.loop import AfterEpoch, Diverged, Loop
 from kit.learn.models import Model
 from kit.learn.monitor import Monitor
+from kit.learn.plan import Job
 from kit.learn.weights import check_attached, find_weights
 from kit.state import Run
 
 VERSION = needs.VERSION  # the stage does nothing else
 RETRIES = 1  # of a fit whose loss is not finite
-Job = tuple[Model, str]  # a model, and the fold that it does not see
 log = logging.getLogger("kit")
 
 
@@ -118,7 +119,7 @@ def _check_names(run: Run, todo: Sequence[Model]) -> None:
 
 def _say_idle(todo: Sequence[Model]) -> None:
     """Say which settings of some models do nothing in their mode."""
-    plain, said = type(todo[0].training)(), dict[tuple[str, ...], list[str]]()
+    plain, said = Training(), dict[tuple[str, ...], list[str]]()
     for model in todo:
         idle = [
             n for n in models.IDLE[model.backbone.mode] if getattr(model.training, n) != getattr(plain, n)

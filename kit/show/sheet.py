@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -85,15 +85,23 @@ def sheet(tiles: Tiles, title: str, facts: Iterable[str]) -> Pixels:
     overview = tiles.thumbnail()
     if not overview.size:
         return _sheet(_single(tiles, ALONE), [], title, facts)
+
+    def mark(grey: Pixels, view: View) -> Pixels:
+        marked = _tinted(grey, tiles.kinds_map(), range(1, len(KINDS)))
+        marked = _with_tiles(_with_sections(marked, tiles, view, 2), tiles, view, numbers=True)
+        return _with_names(marked, tiles, view)
+
+    both = _twice(tiles, overview, mark)
+    width = max(both.shape[1], LEAST)
+    return _sheet(both, [_legend(entries(tiles), width), *_strip(tiles, width)], title, facts)
+
+
+def _twice(tiles: Tiles, overview: Pixels, mark: Callable[[Pixels, View], Pixels]) -> Pixels:
+    """The overview as it is, and marked on grey, side by side or one below the other."""
     beside = overview.shape[1] <= BESIDE * overview.shape[0]
     view = View.of(tiles, overview, HIGH * BESIDE if beside else WIDE, HIGH)
     plain = resized(overview, view.width, view.height)
-    marked = _tinted(_grey(plain), tiles.kinds_map(), range(1, len(KINDS)))
-    marked = _with_tiles(_with_sections(marked, tiles, view, 2), tiles, view, numbers=True)
-    marked = _with_names(marked, tiles, view)
-    both = _joined([_framed(plain), _framed(marked)], axis=1 if beside else 0)
-    width = max(both.shape[1], LEAST)
-    return _sheet(both, [_legend(entries(tiles), width), *_strip(tiles, width)], title, facts)
+    return _joined([_framed(plain), _framed(mark(_grey(plain), view))], axis=1 if beside else 0)
 
 
 def small(tiles: Tiles) -> Pixels:
@@ -115,21 +123,13 @@ def attended(tiles: Tiles, shares: NDArray[np.float32], title: str, facts: Itera
         shares: of each tile ``(T,)``, which sum to 1. Shown is how many times its even share (that of its
             weight) a tile counted.
 
-    Returns:
-        uint8 (H, W, 3), red first.
-
-    Raises:
-        StageError: a tile or a small picture is damaged.
+    Returns and raises what `sheet` does, and takes the rest as it does.
     """
     overview = tiles.thumbnail()
     if not overview.size:
         return _sheet(_single(tiles, ALONE), [], title, facts)
     times = shares / (tiles.weight / tiles.weight.sum()).clip(1e-9)
-    beside = overview.shape[1] <= BESIDE * overview.shape[0]
-    view = View.of(tiles, overview, HIGH * BESIDE if beside else WIDE, HIGH)
-    plain = resized(overview, view.width, view.height)
-    marked = _with_heat(_grey(plain), tiles, view, times)
-    both = _joined([_framed(plain), _framed(marked)], axis=1 if beside else 0)
+    both = _twice(tiles, overview, lambda grey, view: _with_heat(grey, tiles, view, times))
     width = max(both.shape[1], LEAST)
     order = np.argsort(-times, kind="stable").tolist()
     scale = f"1/{2**SPAN:.0f} or less on the left, 1 in the middle, {2**SPAN:.0f} or more on the right"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import os
 import platform
@@ -9,7 +10,7 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -102,6 +103,23 @@ def of_cases(
         yield from rows
 
 
+def options_of(prog: str, doc: str | None, cases: Iterable[str], quick: str) -> argparse.Namespace:
+    """What a benchmark of several cases was asked for: ``quick``, ``case`` and ``json``."""
+    parser = argparse.ArgumentParser(
+        prog=prog, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--case", nargs="+", choices=cases, default=list(cases), help="only these")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows here")
+    return parser.parse_args()
+
+
+def write(rows: Sequence[Row], path: Path | None) -> None:
+    """Write the rows with the machine to ``path``, if one is given."""
+    if path is not None:
+        write_json(path, {"machine": machine(), "rows": [asdict(row) for row in rows]})
+
+
 def table(rows: Sequence[Row]) -> str:
     """The rows as text."""
     digits = {"wall_s": "{:.2f}", "cpu_s": "{:.2f}", "peak_mib": "{:.0f}", "value": "{:.5g}"}
@@ -113,5 +131,4 @@ def report(rows: Sequence[Row], path: Path | None) -> None:
     """Print the rows as one table, and write them with the machine to ``path``, if one is given."""
     print(machine())
     print(table(rows))
-    if path is not None:
-        write_json(path, {"machine": machine(), "rows": [asdict(row) for row in rows]})
+    write(rows, path)

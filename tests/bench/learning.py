@@ -17,11 +17,10 @@ Every number is measured in a fresh process, on photographs that are made once (
 
 from __future__ import annotations
 
-import argparse
 import logging
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +29,6 @@ import torch
 
 from kit import state
 from kit.competition import Training, Tuning
-from kit.files import write_json
 from kit.learn import models, predict, train
 from kit.learn.dataset import labelled
 from kit.learn.embed import embeddings, new_encoder
@@ -38,7 +36,7 @@ from kit.learn.fit import Fit
 from kit.state import Run
 from tests.bench import bags, timm_loop
 from tests.bench.environment import ROOT
-from tests.bench.harness import Row, machine, measure, of_cases
+from tests.bench.harness import Row, machine, measure, of_cases, options_of, write
 from tests.bench.pictures import Album, made, run_of
 
 FOLDER = ROOT / "work" / "bench-photographs"
@@ -208,7 +206,7 @@ def waiting(album: Album, encoder: str, work: Path) -> float:
         state.execute(run, stage)
     (model,) = models.of_run(run)
     log = pd.read_csv(train.weights_path(run, model, "0").with_suffix(".log.csv"))
-    return float(log["idle"].iloc[1:].mean())
+    return float(log["idle_share"].iloc[1:].mean())
 
 
 def paper_rows(plan: Plan) -> Iterator[Row]:
@@ -238,18 +236,13 @@ CASES: dict[str, Callable[[Plan], Iterator[Row]]] = {
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(
-        prog="tests.bench.learning", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    options = options_of(
+        "tests.bench.learning", __doc__, CASES, "one small encoder, fewer images, one run each"
     )
-    parser.add_argument("--quick", action="store_true", help="one small encoder, fewer images, one run each")
-    parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES), help="only these")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows here")
-    options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     print(machine())
     rows = list(of_cases(CASES, QUICK if options.quick else FULL, options.case))
-    if options.json is not None:
-        write_json(options.json, {"machine": machine(), "rows": [asdict(row) for row in rows]})
+    write(rows, options.json)
 
 
 if __name__ == "__main__":

@@ -20,14 +20,13 @@ and 15 GB of memory.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -37,12 +36,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kit.competition import TileGrid
-from kit.files import write_json
 from kit.read import grid, tissue
 from kit.read.reader import Pixels, Reader
 from kit.read.slide import open_image
 from tests.bench.environment import ROOT, ask, peers_python
-from tests.bench.harness import Row, fastest, machine, measure, of_cases
+from tests.bench.harness import Row, fastest, machine, measure, of_cases, options_of, write
 from tests.bench.slide_files import Made, Spec, made
 
 SCRIPT = Path(__file__).with_name("slide_peers.py")
@@ -284,21 +282,16 @@ CASES: dict[str, Callable[[Plan], Iterator[Row]]] = {
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(
-        prog="tests.bench.slides", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    options = options_of(
+        "tests.bench.slides", __doc__, CASES, "slides of 60 and 200 megapixels, one run each"
     )
-    parser.add_argument("--quick", action="store_true", help="slides of 60 and 200 megapixels, one run each")
-    parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES), help="only these")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows here")
-    options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if hasattr(os, "sched_setaffinity"):  # inherited by all that is measured
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     print(machine())
     peers_python(PEERS, REQUIREMENTS)  # made before anything is measured
     rows = list(of_cases(CASES, QUICK if options.quick else FULL, options.case))
-    if options.json is not None:
-        write_json(options.json, {"machine": machine(), "rows": [asdict(row) for row in rows]})
+    write(rows, options.json)
 
 
 if __name__ == "__main__":
