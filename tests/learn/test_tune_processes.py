@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -64,6 +66,11 @@ class Flow:
     def log(self) -> str:
         return (self.folder / "log").read_text()[-3000:]
 
+    def journal(self) -> int:
+        """The bytes that its search has written."""
+        path = self.folder / "work" / "toy" / "tune" / "study.journal"
+        return path.stat().st_size if path.is_file() else 0
+
     def results(self) -> list[bytes]:
         folder = self.folder / "work" / "toy" / "tune"
         return [(folder / name).read_bytes() for name in ("best.json", "trials.csv", "confirm.csv")]
@@ -110,18 +117,16 @@ def test_a_stage_killed_at_random_writes_the_same_bytes_in_the_end(
 ) -> None:
     other = Flow(tmp_path / "undisturbed", photographs, weights)
     assert other.start("tune").wait() == 0, other.log()
-    draw, killed = random.Random(0), 0
-    for _ in range(3):
-        process = flow.start("tune")
-        try:
-            process.wait(6 + draw.uniform(0, 6))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            killed += 1
+    draw, whole = random.Random(0), other.journal()
+    for n in (1, 2, 3):
+        process, enough = flow.start("tune"), draw.uniform(n - 1, n) / 4 * whole
+        while process.poll() is None and flow.journal() < enough:
+            time.sleep(0.01)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "it was killed in mid-search: " + flow.log()
     assert flow.start("tune").wait() == 0, flow.log()
     flow.check_whole()
-    assert flow.results() == other.results() and killed
+    assert flow.results() == other.results()
 
 
 @pytest.mark.slow
