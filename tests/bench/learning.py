@@ -59,7 +59,7 @@ class Plan:
     quick: bool = False
 
 
-FULL = Plan((("mobilenetv2_100", 128, 512), ("resnet18", 128, 512), ("resnet50", 224, 128)), 2000, repeats=3)
+FULL = Plan((("mobilenetv2_100", 128, 256), ("resnet18", 128, 256), ("resnet50", 224, 64)), 1000, repeats=2)
 QUICK = Plan((("mobilenetv2_100", 128, 96),), 200, repeats=1, quick=True)
 
 
