@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from kit.combine.method import class_shares
+from kit.competition import Competition
 from kit.errors import DataError, SettingError
 from kit.files import numbers, read_strings
 from kit.metrics import Array, Metric
@@ -103,30 +106,75 @@ def external_metadata(path: Path, image_column: str, unit_column: str) -> tuple[
     )
 
 
+@dataclass(frozen=True)
+class Feature:
+    """One column of numbers that is made of a column of metadata.
+
+    column: of the metadata. value: whether a unit has this one; ``None``: the column is a number.
+    fill: what stands for a missing number. log: whether its logarithm is taken.
+    """
+
+    column: str
+    value: str | None = None
+    fill: float = 0.0
+    log: bool = False
+
+    @property
+    def name(self) -> str:
+        """What the column of numbers is called."""
+        return self.column if self.value is None else f"{self.column}={self.value}"
+
+    def of(self, metadata: pd.DataFrame) -> pd.Series[float]:
+        """Its numbers; what is no number, or has no logarithm, is missing."""
+        cells = metadata.get(self.column, pd.Series(np.nan, metadata.index))
+        if self.value is not None:
+            return (cells == self.value).astype(float)
+        values = pd.to_numeric(cells, errors="coerce").astype(float)
+        filled = values.where(~(values <= 0) if self.log else values.notna()).fillna(self.fill)
+        return filled.map(np.log) if self.log else filled
+
+
+def learned(metadata: pd.DataFrame) -> list[Feature]:
+    """How metadata become numbers: logs of positive ones, a column a category, missing as the median.
+
+    Args:
+        metadata: one row a unit, numbers or text.
+    """
+    found = []
+    for name, cells in metadata.items():
+        values = pd.to_numeric(cells, errors="coerce")
+        if values.notna().mean() > 0.5:
+            median = float(values.median())
+            found.append(Feature(str(name), None, median, bool((values.fillna(median) > 0).all())))
+        # A number that is mostly missing is no category of its few values.
+        elif not is_numeric_dtype(cells) and cells.nunique() <= MOST_VALUES:
+            found += _categories(str(name), cells)
+    return found
+
+
+def _categories(name: str, cells: pd.Series[str]) -> list[Feature]:
+    return [Feature(name, value) for value in sorted(set(cells.dropna()))]
+
+
+def applied(found: Sequence[Feature], metadata: pd.DataFrame) -> pd.DataFrame:
+    """The numbers of each unit; of units that nothing was learned from too."""
+    columns = {feature.name: feature.of(metadata) for feature in found}
+    # Without a feature, the regression still says the prior.
+    return pd.DataFrame(columns or {"nothing": pd.Series(0.0, metadata.index)}, index=metadata.index)
+
+
 def features(metadata: pd.DataFrame, sites: pd.Series[str] | None) -> pd.DataFrame:
-    """A numeric matrix: logs of positive numbers, one column a category, missing as the median.
+    """A numeric matrix of metadata, as `learned` from all of its rows.
 
     Args:
         metadata: one row a unit, numbers or text.
         sites: the site of each unit, with the same index; None where it must not be known.
     """
-    columns: dict[str, pd.Series[float]] = {}
-    for name, cells in metadata.items():
-        values = pd.to_numeric(cells, errors="coerce")
-        if values.notna().mean() > 0.5:
-            filled = values.fillna(values.median())
-            columns[str(name)] = np.log(filled) if (filled > 0).all() else filled
-        # A number that is mostly missing is no category of its few values.
-        elif not is_numeric_dtype(cells) and cells.nunique() <= MOST_VALUES:
-            columns |= _one_hot(str(name), cells)
+    found = learned(metadata)
     if sites is not None and sites.nunique() > 1:
-        columns |= _one_hot("site", sites)
-    # Without a feature, the regression still says the prior.
-    return pd.DataFrame(columns or {"nothing": pd.Series(0.0, metadata.index)}, index=metadata.index)
-
-
-def _one_hot(name: str, cells: pd.Series[str]) -> dict[str, pd.Series[float]]:
-    return {f"{name}={value}": (cells == value).astype(float) for value in sorted(set(cells.dropna()))}
+        found = [feature for feature in found if feature.column != "site"] + _categories("site", sites)
+        metadata = metadata.assign(site=sites)
+    return applied(found, metadata)
 
 
 def by_unit(metadata: pd.DataFrame, units: pd.Series[str], count: bool = True) -> pd.DataFrame:
@@ -140,7 +188,7 @@ def by_unit(metadata: pd.DataFrame, units: pd.Series[str], count: bool = True) -
     known = metadata.loc[metadata.index.intersection(units.index)]
     unit = units.loc[known.index]
     values = numbers(known)
-    numeric = [name for name in known if values[name].notna().mean() > 0.5]
+    numeric = [name for name in known if is_numeric_dtype(known[name]) or values[name].notna().mean() > 0.5]
     text = [name for name in known if name not in numeric]
     joined = pd.concat([values[numeric].groupby(unit).mean(), known[text].groupby(unit).first()], axis=1)
     return joined.assign(images=units.value_counts().reindex(joined.index)) if count else joined
@@ -168,7 +216,25 @@ def matrices(run: Run, frame: pd.DataFrame, own: bool) -> dict[str, Array | str]
     return found | dict.fromkeys(SHORTCUTS, "our own images.csv is needed: run tile")
 
 
-def everywhere(run: Run, frame: pd.DataFrame, own: bool) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Fused:
+    """Metadata as one more model is given them.
+
+    given: whether a file had them; else they are of our own ``images.csv``.
+    found: how they become numbers, learned from the labelled units. table: the numbers of all units, by
+    unit_id.
+    """
+
+    given: bool
+    found: list[Feature]
+    table: pd.DataFrame
+
+    def to_json(self) -> dict[str, Any]:
+        """What it takes to make the same numbers of other units."""
+        return {"given": self.given, "features": [asdict(feature) for feature in self.found]}
+
+
+def everywhere(run: Run, frame: pd.DataFrame, own: bool) -> Fused:
     """Features of all labelled and test units by unit_id, for a model that predicts the test too.
 
     Raises:
@@ -182,23 +248,30 @@ def everywhere(run: Run, frame: pd.DataFrame, own: bool) -> pd.DataFrame:
         raise SettingError("combine.fusion=true needs metadata", "give --meta FILE, or run tile first")
     if lacking := _lacks(table, frame.index):
         raise SettingError(f"combine.fusion=true: {lacking}", "complete the file given to --meta")
-    return features(table.reindex(units.unique()), None)
+    # Not from test units: a hidden test, of which nothing is known yet, is then treated as the public one.
+    found = learned(table.reindex(frame.index))
+    return Fused(run.external.meta is not None, found, applied(found, table.reindex(units.unique())))
 
 
 def _known(
     run: Run, own: bool, units: pd.Series[str], splits: tuple[str, ...] = ("train",)
 ) -> pd.DataFrame | None:
-    """Metadata by unit_id: of the file that was given, or else of our own tiles; ``None``: there are none.
+    """Metadata by unit_id: of the file that was given, or else of our own tiles; ``None``: there are none."""
+    if run.external.meta:
+        return given_by_unit(run.competition, run.external.meta, units)
+    images = run.folder("tile") / "images.csv"
+    return by_unit(tile_metadata(images, splits), units) if own and images.is_file() else None
+
+
+def given_by_unit(task: Competition, path: Path, units: pd.Series[str]) -> pd.DataFrame:
+    """The metadata of a file by unit_id.
 
     Args:
         units: the unit of each image.
     """
-    task, images = run.competition, run.folder("tile") / "images.csv"
-    if run.external.meta:
-        table, is_unit = external_metadata(run.external.meta, task.image, task.unit)
-        table = table.drop(columns=task.label, errors="ignore")  # a table of labels may be given
-        return table if is_unit else by_unit(table, units)
-    return by_unit(tile_metadata(images, splits), units) if own and images.is_file() else None
+    table, is_unit = external_metadata(path, task.image, task.unit)
+    table = table.drop(columns=task.label, errors="ignore")  # a table of labels may be given
+    return table if is_unit else by_unit(table, units)
 
 
 def _matrix(table: pd.DataFrame, frame: pd.DataFrame, sites: pd.Series[str] | None) -> Array | str:

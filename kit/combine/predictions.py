@@ -34,14 +34,22 @@ def read_own(path: Path, classes: tuple[str, ...]) -> dict[str, UnitLogits]:
     Raises:
         DataError: a value is no number.
     """
-    table = read_strings(path)
+    return own_logits(read_strings(path), classes, str(path))
+
+
+def own_logits(table: pd.DataFrame, classes: tuple[str, ...], source: str) -> dict[str, UnitLogits]:
+    """The same of a table that is read already; its cells may be text.
+
+    Args:
+        source: what a message calls the table.
+    """
     columns = [f"p_{name}" for name in classes]
     values = numbers(table[columns])
     bad = ~np.isfinite(values.to_numpy()).all(axis=1)
     if bad.any():
         row = table.iloc[n := int(bad.argmax())]
         raise DataError(
-            f"{path} line {n + 2}: model '{row['model']}' without fold {row['fold']} has no probability of"
+            f"{source} line {n + 2}: model '{row['model']}' without fold {row['fold']} has no probability of"
             f" image '{row['image_id']}'",
             "repeat predict with --force; where it refuses, the fit has failed: give the model a lower rate",
         )

@@ -54,9 +54,7 @@ def propose(problem: Problem, scores: Scores) -> Pair | None:
     """The scored method whose expected improvement over the default on the test set is largest.
 
     The gain of each is uncertain twice: it was estimated on the units of the folds, and it is judged
-    on the test's. With mean ``m`` and standard deviation ``s`` of the difference there, the better of
-    the two is expected to gain ``m cdf(m / s) + s pdf(m / s)`` over the default (Jones et al. 1998,
-    "Efficient global optimization").
+    on the test's.
 
     Returns:
         ``None`` where there is no method that differs from the default, is not certainly worse and is
@@ -86,18 +84,29 @@ def _pair(problem: Problem, gain: Mapping[str, Any]) -> Pair:
     units = units_of_test(problem.run, scored)
     noise = float(gain["se"] * np.sqrt(scored / units))
     spread = float(np.hypot(gain["se"], noise))
-    ahead = -gain["gain"] / spread
     return Pair(
         name=gain["second"],
         default=problem.default,
         gain=-gain["gain"],
         se=gain["se"],
         noise=noise,
-        better=float(norm.cdf(ahead)),
-        worth=spread * float(ahead * norm.cdf(ahead) + norm.pdf(ahead)),
+        better=float(norm.cdf(-gain["gain"] / spread)),
+        worth=worth(-gain["gain"], spread),
         units=units,
         stand_in=stands_in(problem.run, scored),
     )
+
+
+def worth(gain: float, spread: float) -> float:
+    """What having a second submission too is expected to gain, if the better of the two counts.
+
+    With mean ``m`` and standard deviation ``s`` of how much lower the second scores, this is
+    ``m cdf(m / s) + s pdf(m / s)`` (Jones et al. 1998, "Efficient global optimization").
+    """
+    if spread <= 0:
+        return max(gain, 0.0)
+    ahead = gain / spread
+    return spread * float(ahead * norm.cdf(ahead) + norm.pdf(ahead))
 
 
 def units_of_test(run: Run, scored: int) -> int:

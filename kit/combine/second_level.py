@@ -29,7 +29,7 @@ from kit.files import file_digest, read_strings, write_json, write_table
 from kit.metrics import Array
 from kit.state import Run
 
-VERSION = 2
+VERSION = 3
 SLOW = 25_000  # units x models x classes from which on fitting all methods takes more than two seconds
 log = logging.getLogger("kit")
 
@@ -91,8 +91,8 @@ class Problem:
         return self.frame["site"].map(lambda site: block.get(site, site)).to_numpy(dtype=object)
 
     @cached_property
-    def metadata(self) -> pd.DataFrame | None:
-        """Features of every unit by unit_id, where metadata are to be fused."""
+    def metadata(self) -> baselines.Fused | None:
+        """Features of every unit, where metadata are to be fused."""
         if not self.run.competition.second_level.fusion:
             return None
         return baselines.everywhere(self.run, self.level.frame, joins_own(self.run))
@@ -119,8 +119,9 @@ class Problem:
         """What is known of the units of a frame (group_id, site) that all models cover."""
         X = self.level.stack(models, frame.index, self.run.competition.second_level.icc)
         groups, sites = (frame[name].to_numpy(dtype=object) for name in ("group_id", "site"))
-        table = self.metadata
-        return Rows(X, groups, sites, None if table is None else table.loc[frame.index].to_numpy(np.float64))
+        fused = self.metadata
+        table = None if fused is None else fused.table.loc[frame.index].to_numpy(np.float64)
+        return Rows(X, groups, sites, table)
 
     def method(self, name: str) -> Informed:
         """The method of that name, for this competition's metric."""
@@ -295,7 +296,7 @@ def _write(
 
 
 def _numbers(problem: Problem, final: Informed, bold: Informed | None) -> dict[str, Any]:
-    """Everything that a prediction needs besides the models' own."""
+    """Everything that a prediction needs besides the models' own: see `kit.combine.apply`."""
     task, level = problem.run.competition, problem.level
     prior = class_shares(labels_of(problem.frame), len(task.classes))
     return {
@@ -303,6 +304,7 @@ def _numbers(problem: Problem, final: Informed, bold: Informed | None) -> dict[s
         "reference": level.reference,
         "icc": task.second_level.icc,
         "scored_prior": task.metric.scored_prior(prior).tolist(),
+        "metadata": None if problem.metadata is None else problem.metadata.to_json(),
         "default": final.to_json(),
         "bold": None if bold is None else bold.to_json(),
     }

@@ -5,7 +5,7 @@ They can help where the test comes from the same sites, and mislead where it doe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -16,7 +16,7 @@ from sklearn.base import clone
 
 from kit.combine.baselines import MetadataModel
 from kit.combine.inner import inner_count, inner_folds
-from kit.combine.method import Labels, Method
+from kit.combine.method import Labels, Method, from_json
 from kit.combine.solve import maximise
 from kit.errors import SettingError
 from kit.metrics import Array
@@ -106,6 +106,19 @@ class Informed:
             found["metadata"] = {"weights": model.weights.tolist(), "biases": model.biases.tolist()}
         if self.site_prior:
             found["sites"] = {site: offsets.tolist() for site, offsets in self.offsets_.items()}
+        return found
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """The fit that `to_json` wrote, ready to predict."""
+        fitted = from_json(dict(content))
+        found = cls(fitted, site_prior="sites" in content, fusion="metadata" in content)
+        found.fitted_ = fitted
+        if found.fusion:
+            numbers = content["metadata"]
+            found.metadata_ = MetadataModel(np.array(numbers["weights"]), np.array(numbers["biases"]))
+        if found.site_prior:
+            found.offsets_ = {site: np.array(offsets) for site, offsets in content["sites"].items()}
         return found
 
 
