@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from kit import cluster, competition, recipe, settings, state
-from kit.commands import COMMANDS, STAGE_OPTIONS, add_scheduler, need_predictions
+from kit.commands import COMMANDS, Command, Lone, Said, need_predictions
 from kit.data import demo_data, open_data
 from kit.errors import KitError, SettingError, did_you_mean
 from kit.files import storage_error
+from kit.stage_options import STAGE_OPTIONS, add_scheduler
 from kit.state import STAGES, External, Run
 
-RESERVED = ("explore", "bundle", "rehearse", "verify", "view")
+RESERVED = ("explore", "view")
 log = logging.getLogger("kit")
 
 
@@ -58,14 +59,11 @@ def run_one(arguments: list[str]) -> int:
     check_stage(arguments)
     options = stage_parser().parse_args(arguments)
     check_alone(options.stage)
+    if (said := without_run(options)) is not None:
+        return tell(said)
     run = make_run(options)
-    if options.stage in STAGE_OPTIONS and (said := STAGE_OPTIONS[options.stage].act(run, options)):
-        text, code = said
-        print(text)
-        return code
-    if options.stage in COMMANDS:
-        print(COMMANDS[options.stage].run(run, options))
-        return 0
+    if (said := instead(run, options)) is not None:
+        return tell(said)
     if options.stage not in options.force and state.finished(run, options.stage):
         log.info("%s: finished before, nothing has changed (--force repeats it)", options.stage)
     else:
@@ -74,6 +72,31 @@ def run_one(arguments: list[str]) -> int:
         state.execute(run, options.stage, force=options.stage in options.force)
     state.show(run, options.stage)
     return 0
+
+
+def without_run(options: argparse.Namespace) -> Said | None:
+    """What is said by a command that needs no run of a competition; ``None``: this one does."""
+    command = COMMANDS.get(options.stage)
+    if isinstance(command, Lone):
+        return command.run(options)
+    stage = STAGE_OPTIONS.get(options.stage)
+    return stage.before(options) if stage else None
+
+
+def instead(run: Run, options: argparse.Namespace) -> Said | None:
+    """What a command beside the stages says, or an option that stands for its stage; ``None``: neither."""
+    command = COMMANDS.get(options.stage)
+    if isinstance(command, Command):
+        return command.run(run, options)
+    stage = STAGE_OPTIONS.get(options.stage)
+    return stage.act(run, options) if stage else None
+
+
+def tell(said: Said) -> int:
+    """Print it; returns the exit code."""
+    text, code = said
+    print(text)
+    return code
 
 
 def run_flow(arguments: list[str] | None = None) -> None:
@@ -142,8 +165,10 @@ def stage_parser() -> argparse.ArgumentParser:
             help="repeat the stage although it is finished",
         )
     for extra in COMMANDS.values():
-        command = subcommand(commands, extra.name, extra.help, extra.groups)
-        add_options(command, without=extra.without)
+        groups = extra.groups if isinstance(extra, Command) else ()
+        command = subcommand(commands, extra.name, extra.help, groups)
+        if isinstance(extra, Command):
+            add_options(command, without=extra.without)
         extra.options(command)
     return parser
 

@@ -1,6 +1,6 @@
-"""The commands beside the stages, and the options of single stages.
+"""The commands beside the stages: those that judge, and those that hand a run over.
 
-The commands judge, and nothing that they write is read by a stage.
+Nothing that they write is read by a stage. The rooms that do the work are imported when they are asked for.
 """
 
 from __future__ import annotations
@@ -12,8 +12,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from kit import competition
 from kit.errors import StageError
-from kit.state import Run, finished
+from kit.state import Run
+
+Said = tuple[str, int]  # what the console prints, and the exit code
+MODELS = ("--folds", "--import", "--weights", "--oof", "--test", "--meta")  # options of a run's own inputs
+SCORES: dict[str, Any] = {"type": float, "metavar": "SCORE"}
 
 
 @dataclass(frozen=True)
@@ -21,29 +26,26 @@ class Command:
     """A subcommand that is no stage.
 
     options: adds what it takes besides the options of every command.
-    run: does the work and returns what the console prints.
+    run: does the work.
     without: the options of every stage that it does not offer, since they would do nothing.
     """
 
     name: str
     help: str
     options: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[Run, argparse.Namespace], str]
+    run: Callable[[Run, argparse.Namespace], Said]
     groups: tuple[str, ...] = ("combine",)  # the settings that it depends on
     without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class StageOptions:
-    """What one stage takes besides the options of every stage.
+class Lone:
+    """A subcommand that finds out by itself which run it is about: none is made from its options."""
 
-    options: adds them to the stage's parser.
-    act: does what they ask for instead of the stage, and returns what the console prints with the
-        exit code; None: they ask for nothing of the kind, and the stage is run.
-    """
-
+    name: str
+    help: str
     options: Callable[[argparse.ArgumentParser], None]
-    act: Callable[[Run, argparse.Namespace], tuple[str, int] | None]
+    run: Callable[[argparse.Namespace], Said]
 
 
 def need_predictions(run: Run) -> None:
@@ -67,12 +69,11 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _evaluate(run: Run, options: argparse.Namespace) -> str:
+def _evaluate(run: Run, options: argparse.Namespace) -> Said:
     need_predictions(run)  # what it reads are the results of the stages before combine
     if options.leak_price:
         import_module("kit.learn.leak").run(run)
-    found: str = import_module("kit.combine.evaluate").evaluate(run)
-    return found
+    return import_module("kit.combine.evaluate").evaluate(run), 0
 
 
 def _compare_options(parser: argparse.ArgumentParser) -> None:
@@ -85,12 +86,156 @@ def _compare_options(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def _compare(run: Run, options: argparse.Namespace) -> str:
-    found: str = import_module("kit.combine.compare").compare(run, options.first, options.second)
+def _compare(run: Run, options: argparse.Namespace) -> Said:
+    scores = import_module("kit.combine.compare").compare(run, options.first, options.second)
+    how = import_module("kit.deliver.differences").differences(options.first, options.second)
+    return "\n\n".join(filter(None, (scores, how))), 0
+
+
+def _bundle_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--stage",
+        dest="session",
+        choices=("predict", "tile", "train"),
+        default="predict",
+        help="what is done on Kaggle: predict the hidden test (the default), or tile or train where the data"
+        " are, in as many sessions as it takes",
+    )
+    parser.add_argument(
+        "--winner",
+        action="store_true",
+        help="instead, what Kaggle asks of winners: code, settings, entry points",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: WORK/<name>/bundle/<stage>")
+    parser.add_argument("--owner", default="", metavar="NAME", help="your name on Kaggle")
+    parser.add_argument("--gpu", action="store_true", help="ask for a GPU")
+    parser.add_argument("--hours", type=float, default=9.0, help="what a session may take (default: 9)")
+    parser.add_argument(
+        "--memory", type=float, default=13.0, metavar="GIB", help="... and hold (default: 13)"
+    )
+    parser.add_argument(
+        "--image",
+        type=Path,
+        metavar="FILE",
+        help="what Kaggle's image has installed, as pip freeze says there (default: a list of the kit's own)",
+    )
+    parser.add_argument(
+        "--wheels",
+        default="download",
+        metavar="download|none|DIR",
+        help="packages that the image lacks: from pip's index (the default), from a folder, or not at all",
+    )
+
+
+def _bundle(run: Run, options: argparse.Namespace) -> Said:
+    module = import_module("kit.deliver.bundle")
+    names = ("out", "owner", "gpu", "hours", "memory", "image", "wheels")
+    values = {name: getattr(options, name) for name in names}
+    wanted = module.Options(stage=options.session, **values)
+    if options.winner:
+        return import_module("kit.deliver.winner").package(run, wanted), 0
+    return module.bundle(run, wanted), 0
+
+
+def _rehearse_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--bundle", type=Path, metavar="DIR", help="default: the bundle of this run, made if it is not there"
+    )
+    parser.add_argument(
+        "--images", type=int, default=20, metavar="N", help="how many hidden images (default: 20)"
+    )
+    parser.add_argument(
+        "--layouts",
+        nargs="+",
+        choices=("plain", "competitions", "datasets"),
+        default=["plain", "competitions", "datasets"],
+        help="how Kaggle mounts the inputs; it has three ways (default: all of them in turn)",
+    )
+    parser.add_argument("--hours", type=float, default=9.0, help="what the rerun may take (default: 9)")
+    parser.add_argument(
+        "--memory", type=float, default=13.0, metavar="GIB", help="... and hold (default: 13)"
+    )
+    parser.add_argument(
+        "--expected", type=int, default=280, metavar="N", help="images of the real hidden test (default: 280)"
+    )
+    parser.add_argument(
+        "--slower",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="how much slower Kaggle's machine is (default: 1)",
+    )
+
+
+def _rehearse(run: Run, options: argparse.Namespace) -> Said:
+    module = import_module("kit.deliver.rehearse")
+    names = ("bundle", "images", "hours", "memory", "expected", "slower")
+    values = {name: getattr(options, name) for name in names}
+    found: Said = module.rehearse(run, module.Options(layouts=tuple(options.layouts), **values))
     return found
 
 
-COMMANDS = {
+def _verify_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="submissions/<name>/<run>")
+    parser.add_argument(
+        "--level",
+        type=int,
+        choices=range(5),
+        default=2,
+        help="0 integrity: every hash. 1 re-score: every number, from the out-of-fold rows and the labels."
+        " 2 re-combine: the same bytes of submission.csv (the default; in seconds, without torch)."
+        " 3 re-infer: the same test probabilities, from images and weights. 4 re-train: everything again",
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="the competition's data (default: the demo, if it was one)"
+    )
+    parser.add_argument(
+        "--bundle", type=Path, metavar="DIR", help="where the trained weights are, for level 3"
+    )
+    parser.add_argument(
+        "--weights", nargs="+", action="extend", default=[], metavar="NAME=FILE",
+        help="the attached weights of the run, for levels 3 and 4",
+    )  # fmt: skip
+    parser.add_argument(
+        "--work", type=Path, metavar="DIR", help="keep what is computed here (default: a temporary folder)"
+    )
+
+
+def _verify(options: argparse.Namespace) -> Said:
+    module = import_module("kit.deliver.verify")
+    names = ("level", "data", "bundle", "weights", "work")
+    wanted = module.Options(**{name: getattr(options, name) for name in names})
+    found: Said = module.verify(options.folder, wanted)
+    return found
+
+
+def _ledger_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("competition", help="its name, or the path of your own my_task.py")
+    parser.add_argument(
+        "--add", default="", metavar="RUN", help="note scores of this submission (a folder, or its 12 digits)"
+    )
+    parser.add_argument("--public", **SCORES, help="what the public leaderboard said")
+    parser.add_argument("--private", **SCORES, help="... and the private one, when it is open")
+    parser.add_argument("--bold", action="store_true", help="it was submission_bold.csv")
+    parser.add_argument("--note", default="", metavar="TEXT", help="a word of your own")
+    parser.add_argument(
+        "--units", type=int, default=0, metavar="N",
+        help="units of the hidden test (default: those of the sample, or as many as were scored where these"
+        " are a stand-in)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="the competition's data: tells how alike two runs err"
+    )
+
+
+def _ledger(options: argparse.Namespace) -> Said:
+    module = import_module("kit.deliver.ledger")
+    names = ("public", "private", "bold", "note", "units")
+    entry = module.Entry(options.add, **{name: getattr(options, name) for name in names})
+    return module.ledger(competition.find(options.competition), options.data, entry), 0
+
+
+COMMANDS: dict[str, Command | Lone] = {
     command.name: command
     for command in (
         Command(
@@ -101,147 +246,27 @@ COMMANDS = {
             "is one set of predictions better than another?",
             _compare_options,
             _compare,
-            without=("--folds", "--import", "--weights", "--oof", "--test", "--meta"),
+            without=MODELS,
+        ),
+        Command(
+            "bundle",
+            "what Kaggle takes: a kernel, and data sets of code, weights and wheels",
+            _bundle_options,
+            _bundle,
+        ),
+        Command(
+            "rehearse",
+            "run the bundle as Kaggle would, before a submission is spent",
+            _rehearse_options,
+            _rehearse,
+        ),
+        Lone("verify", "does a submission prove what it claims?", _verify_options, _verify),
+        # No run is made: without --data that would be the demo's, which no leaderboard knows.
+        Lone(
+            "ledger",
+            "scores of the leaderboard beside what was predicted; which two to select",
+            _ledger_options,
+            _ledger,
         ),
     )
-}
-
-
-def _fold_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write here, not to folds/<name>.csv")
-    parser.add_argument(
-        "--audit",
-        type=Path,
-        metavar="FILE",
-        help="judge this fold table or list of test images, anybody's; nothing is written, and the exit"
-        " code is 1 if there is a leak",
-    )
-
-
-def _fold(run: Run, options: argparse.Namespace) -> tuple[str, int] | None:
-    if options.audit is None:
-        return None
-    found = import_module("kit.fold_audit").audit(run, options.audit)
-    return found.text, min(found.leaks, 1)
-
-
-def add_scheduler(parser: argparse.ArgumentParser) -> None:
-    """The option of whatever tiles images."""
-    parser.add_argument(
-        "--scheduler",
-        default="",
-        metavar="ADDRESS",
-        help="tile images in processes, not threads: local starts --workers of them on this machine;"
-        " tcp://host:8786 uses a Dask cluster of many machines that share their files. Start it with: dask"
-        " scheduler; and on each machine, with kit installed: dask worker tcp://host:8786. A worker that"
-        " dies has its images repeated; no result depends on it",
-    )
-
-
-def _tile_options(parser: argparse.ArgumentParser) -> None:
-    add_scheduler(parser)
-    group = parser.add_argument_group("instead of tiling").add_mutually_exclusive_group()
-    group.add_argument(
-        "--plan",
-        action="store_true",
-        help="say from the headers what tiling would cost each image; only a few megapixels are decoded, to"
-        " measure the speed",
-    )
-    group.add_argument(
-        "--check",
-        action="store_true",
-        help="read every stored tile and compare with images.csv; the exit code is 1 if one is not whole",
-    )
-    group.add_argument(
-        "--pictures",
-        nargs="*",
-        metavar="ID",
-        help="draw tissue, sections and tiles of these images, from what is stored (none named: of all,"
-        " with a page that lists them, failures first)",
-    )
-    group.add_argument(
-        "--export",
-        type=Path,
-        metavar="DIR",
-        help="write the coordinates of all tiles as CLAM and TRIDENT do: DIR/<split>/<image>.h5",
-    )
-
-
-def need_tiles(run: Run) -> None:
-    """Make sure that the stored tiles were made with the settings that were typed.
-
-    Raises:
-        StageError: they were not, or there are none.
-    """
-    if not finished(run, "tile"):
-        raise StageError(
-            "tile has not been finished with these options and settings",
-            f"type: python -m kit tile {run.asked or run.name} (same options), then repeat the command",
-        )
-
-
-def _tile(run: Run, options: argparse.Namespace) -> tuple[str, int] | None:
-    found: tuple[str, int]
-    if options.check:
-        found = import_module("kit.read.check").check(run)
-        return found
-    if options.plan:
-        return import_module("kit.read.plan").plan(run), 0
-    if options.pictures is None and options.export is None:
-        return None
-    need_tiles(run)
-    if options.pictures is not None:
-        return import_module("kit.show.tiles").pictures(run, options.pictures), 0
-    return import_module("kit.read.export").export(run, options.export), 0
-
-
-class _AsSetting(argparse.Action):
-    """Appends ``KEY=VALUE`` to what ``--set`` was given; ``metavar`` stays what the help shows."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        namespace.settings = [*namespace.settings, f"{self.const}={values}"]
-
-
-def _tune_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--storage",
-        action=_AsSetting,
-        const="tune.storage",
-        dest="settings",
-        metavar="URL",
-        help="keep the studies in a database, for example postgresql+psycopg://user@host/db (its password in"
-        " ~/.pgpass), not in a journal file in the work folder; run_all.py takes it as --set"
-        " tune.storage=URL. Type the same command (and --threads) again, in another terminal or, with a"
-        " database, on another machine that has tiled the same data: the processes share the trials, and all"
-        " end with the same settings. One that dies has its trials repeated. How many share a search changes"
-        " which trials are made; one alone repeats exactly",
-    )
-
-
-def _predict_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--pictures",
-        nargs="*",
-        metavar="ID",
-        help="instead of predicting, draw what each tile of these images counted (none named: of all)",
-    )
-
-
-def _predict(run: Run, options: argparse.Namespace) -> tuple[str, int] | None:
-    if options.pictures is None:
-        return None
-    return import_module("kit.show.attention").pictures(run, options.pictures), 0
-
-
-STAGE_OPTIONS = {
-    "fold": StageOptions(_fold_options, _fold),
-    "tile": StageOptions(_tile_options, _tile),
-    "tune": StageOptions(_tune_options, lambda run, options: None),
-    "predict": StageOptions(_predict_options, _predict),
 }

@@ -32,7 +32,7 @@ def demo_data(task: Competition, work: Path, workers: int) -> Path:
     log.info("no --data given: this is the embedded demo, a made cohort and not the competition's")
     module = importlib.import_module(task.demo.module)
     folder, marker = work / "data", work / "data" / "demo.json"
-    others = {"other": task.demo.other} if task.tiles.extra and task.demo.other else {}
+    others = _others(task)
     made = _settings(task.demo) | {"version": module.VERSION} | others
     if _written(marker) == made:
         return folder
@@ -46,6 +46,26 @@ def demo_data(task: Competition, work: Path, workers: int) -> Path:
     module.make(folder, DEMO_SEED, demo.patients, demo.test_patients, workers, demo.largest, **others)
     write_json(marker, made)
     return folder
+
+
+def demo_tables(task: Competition, folder: Path) -> Path:
+    """Write the tables of the demo cohort alone, in a moment: what its images are not needed for.
+
+    Raises:
+        DataError: the competition has no demo, or one that cannot do so.
+    """
+    module = importlib.import_module(task.demo.module) if task.demo.module else None
+    write = getattr(module, "write_tables", None)
+    if write is None:
+        raise DataError(f"{task.name} has no demo whose tables can be made", "give its data: --data DIR")
+    demo, others = task.demo, _others(task)
+    write(folder, DEMO_SEED, demo.patients, demo.test_patients, demo.largest, **others)
+    return folder
+
+
+def _others(task: Competition) -> dict[str, int]:
+    """How many patients without a label the cohort has, where they are asked for."""
+    return {"other": task.demo.other} if task.tiles.extra and task.demo.other else {}
 
 
 def _written(path: Path) -> dict[str, Any]:

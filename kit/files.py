@@ -11,7 +11,7 @@ import os
 import time
 import uuid
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +139,18 @@ def read_strings(path: Path) -> pd.DataFrame:
     except ValueError as error:  # pandas' own errors and bytes that are no text
         raise DataError(f"{path} is not a readable CSV: {error}", "make or download it again") from error
     return table.astype(object)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write an ``.npz`` file, uncompressed and without pickles, in one step.
+
+    Raises:
+        TypeError: an array holds objects.
+    """
+    if objects := [name for name, array in arrays.items() if array.dtype.hasobject]:
+        raise TypeError(f"{path.name}: {', '.join(objects)} could only be pickled")
+    # NumPy before 2.1 takes allow_pickle for the name of another array.
+    write_file(path, lambda temporary: np.savez(temporary, **arrays))  # type: ignore[arg-type]
 
 
 def read_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]] | None:

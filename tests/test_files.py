@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -165,6 +166,15 @@ def test_json_is_sorted_and_takes_no_nan(tmp_path: Path) -> None:
     assert (tmp_path / "a.json").read_text() == '{\n "a": [\n  2\n ],\n "b": 1\n}\n'
     with pytest.raises(ValueError, match="JSON"):
         files.write_json(tmp_path / "a.json", {"a": float("nan")})
+
+
+def test_a_file_of_arrays_holds_these_and_no_pickle(tmp_path: Path) -> None:
+    files.write_arrays(tmp_path / "a.npz", {"a": np.arange(3), "b": np.array(["x"])})
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as found:
+        assert {name: found[name].tolist() for name in found.files} == {"a": [0, 1, 2], "b": ["x"]}
+    with pytest.raises(TypeError, match=r"b\.npz: ids could only be pickled"):
+        files.write_arrays(tmp_path / "b.npz", {"ids": np.array(["x", None], dtype=object)})
+    assert not (tmp_path / "b.npz").exists()
 
 
 def test_a_cell_that_is_no_number_becomes_nan() -> None:

@@ -67,7 +67,7 @@ def golden(name: str, version: int, value: Any) -> None:
 def test_the_flow_ends_with_a_submission_its_evidence_and_a_report(place: Path, submission: Path) -> None:
     names = {path.name for path in submission.iterdir()}
     evidence = {"metrics.json", "second_level.json", "folds.csv", "oof.csv", "holdout.csv", "test.csv"}
-    evidence.add("oof_combined.csv")
+    evidence |= {"oof_combined.csv", "images.csv"}
     assert names == {"submission.csv", "manifest.json", "report.html", *evidence}
     sample = pd.read_csv(place / "work/strip-ai-demo/data/sample_submission.csv", dtype=str)
     written = pd.read_csv(submission / "submission.csv", dtype=str)

@@ -112,7 +112,7 @@ def test_ids_that_look_like_numbers_survive_the_folds(
     ("words", "says"),
     [
         (["fodl", "strip-ai"], ["there is no stage 'fodl'", "did you mean fold?"]),
-        (["xyz"], ["there is no stage 'xyz'", "Known: combine"]),
+        (["xyz"], ["there is no stage 'xyz'", "Known: bundle"]),
         (["fold", "stripai"], ["there is no competition 'stripai'", "did you mean strip-ai?"]),
         (["fold", "none.py"], ["none.py is not there"]),
         (["fold", "strip-ai", "--set", "fold.kk=3"], ["no setting 'fold.kk'", "did you mean fold.k?"]),
@@ -136,7 +136,7 @@ def test_a_word_that_does_not_exist_is_refused_with_what_does(
 
 
 def test_a_stage_that_is_still_to_come_is_told_from_a_wrong_word(refused: Refused) -> None:
-    refused("rehearse", "strip-ai", says=["the stage rehearse does not work yet"])
+    refused("explore", "strip-ai", says=["the stage explore does not work yet"])
 
 
 def test_a_folder_of_weights_stands_for_its_files(data: Path, tmp_path: Path) -> None:

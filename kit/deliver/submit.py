@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from kit.deliver.check import check_submission
-from kit.errors import SubmissionError
-from kit.files import digest, file_digest, read_strings, write_file, write_json, write_table
-from kit.settings import GROUPS, part
-from kit.state import STAGES, Run, environment
+from kit.deliver import evidence, manifest
+from kit.deliver.check import check_submission, verdict
+from kit.errors import DataError, SubmissionError
+from kit.files import digest, read_strings, write_file, write_table
+from kit.state import Run
 
-VERSION = 2
+VERSION = 3
 FORMAT = "%.9f"
 log = logging.getLogger("kit")
 
@@ -53,9 +52,24 @@ def run(run: Run) -> list[Path]:
         files.append(_write(run, bold.name, build(run, "bold")[0]))
     else:
         bold.unlink(missing_ok=True)
-    files += _copy_evidence(run)
-    write_json(run.submission / "manifest.json", manifest(run, files, fallback))
-    return [*files, run.submission / "manifest.json"]
+    files += evidence.copy(run)
+    return [*files, manifest.write(run, files, fallback)]
+
+
+def judge(run: Run, file: Path) -> tuple[str, int]:
+    """Judge anybody's submission by the ids of this run: what the console prints, and the exit code.
+
+    Raises:
+        DataError: no ids are known.
+        SettingError: there is no such file.
+    """
+    sample, ids = run.tables.sample, expected_ids(run)
+    if not ids:
+        raise DataError(
+            f"it is not known which {run.competition.unit} a submission of {run.name} must have",
+            "give --sample FILE; or run fold and combine: they are the held-out ones",
+        )
+    return verdict(file, run.competition, pd.DataFrame(index=pd.Index(ids)) if sample is None else sample)
 
 
 def _write(run: Run, name: str, table: pd.DataFrame) -> Path:
@@ -104,44 +118,6 @@ def rounded(values: pd.DataFrame) -> pd.DataFrame:
     rows = np.arange(len(numbers))
     numbers[rows, top] += 1 - numbers.sum(axis=1)
     return pd.DataFrame(numbers, index=values.index, columns=values.columns)
-
-
-def _copy_evidence(run: Run) -> list[Path]:
-    """What someone needs to recompute the submission and its scores."""
-    combine, predict = run.folder("combine"), run.folder("predict")
-    models = predict if "predict" in run.after(STAGES["combine"]) else combine
-    found = {
-        "metrics.json": combine / "metrics.json",
-        "second_level.json": combine / "second_level.json",
-        "folds.csv": run.folds,
-        # What is submitted, out of fold: the models' own rows do not tell it.
-        "oof_combined.csv": combine / "oof.csv",
-        **{name: models / name for name in ("oof.csv", "holdout.csv", "test.csv")},
-    }
-    copies = []
-    for name, source in found.items():
-        if source.is_file():
-            write_file(run.submission / name, lambda target, s=source: shutil.copyfile(s, target))  # type: ignore[misc]
-            copies.append(run.submission / name)
-    return copies
-
-
-def manifest(run: Run, files: list[Path], fallback: list[str]) -> dict[str, Any]:
-    """How the submission was made: settings, keys, versions, and the digest of every file."""
-    return {
-        "competition": run.competition.name,
-        "kaggle": run.competition.kaggle,
-        "demo": run.demo,
-        "run": run.submission.name,
-        "seed": run.seed,
-        "threads": run.threads,
-        "batch": run.competition.training.infer_batch,
-        "settings": {group: part(run.competition, group) for group in GROUPS if group != "demo"},
-        "keys": {name: run.key(name) for name in run.chain("submit")},
-        "environment": environment(),
-        "fallback": fallback,
-        "files": {path.name: file_digest(path) for path in files},
-    }
 
 
 def show(run: Run) -> str:

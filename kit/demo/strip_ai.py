@@ -93,8 +93,7 @@ def make(
     Raises:
         SettingError: fewer patients than it takes to hold every oddity.
     """
-    people = cohort(seed, patients, test_patients, largest)
-    people += others(seed, other, [person.patient_id for person in people])
+    people = everybody(seed, patients, test_patients, largest, other)
     plans = [plan for person in people for plan in person.slides]
     missing = [plan for plan in plans if not _path(folder, plan).exists()]
     # The largest first: were it last, one worker would draw it while the others wait.
@@ -103,6 +102,23 @@ def make(
         draw = partial(_draw, folder, seed, textures(seed))
         run_all(draw, missing, workers, "demo slides")
     _write_tables(folder, people)
+
+
+def write_tables(
+    folder: Path, seed: int, patients: int, test_patients: int, largest: float = 200.0, other: int = 0
+) -> None:
+    """Write the tables of the cohort that `make` would draw, without one of its slides.
+
+    Raises:
+        SettingError: fewer patients than it takes to hold every oddity.
+    """
+    _write_tables(folder, everybody(seed, patients, test_patients, largest, other))
+
+
+def everybody(seed: int, patients: int, test_patients: int, largest: float, other: int) -> list[Patient]:
+    """The cohort, and behind it the patients without a label of the task."""
+    people = cohort(seed, patients, test_patients, largest)
+    return people + others(seed, other, [person.patient_id for person in people])
 
 
 def cohort(seed: int, patients: int, test_patients: int, largest: float) -> list[Patient]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kit.errors import StageError
-from kit.files import read_arrays, write_file
+from kit.files import read_arrays, write_arrays
 from kit.learn.models import Model
 from kit.state import Run
 
@@ -89,4 +89,4 @@ def read(path: Path) -> dict[str, Shares]:
 
 
 def _keep(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    write_file(path, lambda temporary: np.savez(temporary, allow_pickle=False, **arrays))
+    write_arrays(path, arrays)

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from kit.files import digest, read_arrays, write_file
+from kit.files import digest, read_arrays, write_arrays
 from kit.learn import backbones, encode, preprocess, views
 from kit.learn.bags import BagModel, outputs
 from kit.learn.dataset import ids_with_tiles, ranges, turned_copies
@@ -276,7 +276,7 @@ def _about(ids: Ids, images: Sequence[Tiles]) -> Arrays:
 
 
 def _keep(path: Path, arrays: Arrays) -> None:
-    write_file(path, lambda temporary: np.savez(temporary, allow_pickle=False, **arrays))
+    write_arrays(path, arrays)
 
 
 def _kept(path: Path, ids: Ids) -> Arrays | None:

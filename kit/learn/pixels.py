@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kit.errors import StorageError
-from kit.files import digest, locked, read_arrays, write_file
+from kit.files import digest, locked, read_arrays, write_arrays, write_file
 from kit.learn import preprocess
 from kit.read import store
 from kit.state import Run
@@ -180,7 +180,7 @@ def _make(
     if np.prod(shape, dtype=np.int64) > ABOVE:
         _say(f"decoding {shape[0]} tiles of {plain.split} once, into {path}")
     old = set(path.parent.glob(f"{_kind(plain)}-????????????.np?"))
-    write_file(_beside(path), lambda temporary: np.savez(temporary, allow_pickle=False, **arrays))
+    write_arrays(_beside(path), arrays)
     write_file(path, lambda temporary: _fill(temporary, shape, plain, bags, threads))
     for stale in old - {path, _beside(path)}:  # a process that has it open keeps it
         stale.unlink(missing_ok=True)

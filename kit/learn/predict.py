@@ -11,7 +11,7 @@ import json
 import logging
 import shutil
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from kit.learn.dataset import Ids, ids_with_tiles, labelled
 from kit.learn.models import Model
 from kit.learn.train import fold_names, weights_path
 from kit.learn.weights import find_weights
+from kit.read.store import Tiles
 from kit.state import Run
 
 VERSION = 3
@@ -107,6 +108,28 @@ def _predict_fold(
             attended.add(split, ids, said.shares)
 
 
+def test_rows(
+    run: Run, todo: Sequence[Model], names: Sequence[str], told: Callable[[str], None]
+) -> pd.DataFrame:
+    """The rows of ``test.csv``, of what was fitted elsewhere: nothing is known of any labelled image.
+
+    Args:
+        todo: the models. names: the folds that each was fitted without. told: is given a line a model and
+            fold, when its images are predicted.
+    """
+    torch.set_num_threads(run.threads)
+    assert run.tables.test is not None, "there is something to predict"
+    units = run.tables.test["unit_id"].loc[list(ids_with_tiles(run, "test"))]
+    parts = []
+    for given in todo:
+        for fold in names:
+            model, network = recorded(run, given, fold), load_network(run, given, fold)
+            said = say(run, model, network, "test", units.index.to_numpy(dtype=object))
+            parts.append(_table(run, model, fold, units, probabilities(run, model, said.logits)))
+            told(f"{given.purpose} without fold {fold}")
+    return _sorted(run, parts)
+
+
 def _require_numbers(model: Model, fold: str, ids: Ids, logits: Features) -> None:
     """What a network says are numbers.
 
@@ -176,11 +199,37 @@ def probabilities(run: Run, model: Model, logits: Features) -> Floats:
 @torch.inference_mode()
 def say(run: Run, model: Model, network: BagModel, split: str, ids: Ids) -> Said:
     """Logits and attention of images: each by itself, no sum depends on its company."""
+    bags = _stored(run, model, split, ids) if model.frozen else _encoded(run, model, network, split, ids)
+    return _said(model, network, ids, bags)
+
+
+@torch.inference_mode()
+def say_of(model: Model, network: BagModel, bags: Sequence[tuple[Features, Features]]) -> Said:
+    """The same of images whose features are in memory: see `features_of`."""
+    return _said(model, network, np.arange(len(bags)).astype(object), bags)
+
+
+def features_of(
+    run: Run, model: Model, eye: BagModel, images: Sequence[Tiles]
+) -> list[tuple[Features, Features]]:
+    """Features ``(T, D)`` and weights ``(T,)`` of images in memory; embeddings are neither read nor kept.
+
+    Args:
+        eye: whose encoder sees them: the network, or of a frozen model the pretrained one.
+    """
+    eye.to(encode.device()).to(memory_format=torch.channels_last)
+    passes = embed.passes(run, model, views.coset(model.training.views, 0))
+    features = encode.bags(eye, images, passes, mean=True)[:, 0]
+    ends = np.cumsum([len(tiles) for tiles in images])[:-1]
+    return list(zip(np.split(features, ends), [tiles.weight for tiles in images], strict=True))
+
+
+def _said(model: Model, network: BagModel, ids: Ids, bags: Iterable[tuple[Features, Features]]) -> Said:
+    """Logits and attention of images from the features and weights of their tiles."""
     attends = model.training.pool in pooling.ATTENDING
     logits, shares = [np.zeros((0, network.head.out_features), np.float32)], []
     place = network.head.weight.device
     network = network.eval()
-    bags = _stored(run, model, split, ids) if model.frozen else _encoded(run, model, network, split, ids)
     with encode.exact():
         for name, (features, weight) in zip(ids, bags, strict=True):
             tiles = torch.from_numpy(features).to(network.head.weight.device)
@@ -228,9 +277,13 @@ def _table(run: Run, model: Model, fold: str, units: pd.Series[str], values: Flo
 
 
 def _write(run: Run, name: str, parts: list[pd.DataFrame]) -> Path:
+    path = run.folder("predict") / f"{name}.csv"
+    write_table(path, _sorted(run, parts))
+    return path
+
+
+def _sorted(run: Run, parts: list[pd.DataFrame]) -> pd.DataFrame:
     columns = ["image_id", "unit_id", "model", "seed", "fold"]
     columns += [f"p_{label}" for label in run.competition.classes]
     table = pd.concat(parts) if parts else pd.DataFrame(columns=columns)
-    path = run.folder("predict") / f"{name}.csv"
-    write_table(path, table[columns].sort_values(["image_id", "model", "seed", "fold"], kind="stable"))
-    return path
+    return table[columns].sort_values(["image_id", "model", "seed", "fold"], kind="stable")

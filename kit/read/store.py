@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kit.errors import StageError
-from kit.files import write_file
+from kit.files import write_arrays
 from kit.read.blobs import Blob, Bytes, Stored, load, parts, whole
 from kit.read.reader import Pixels
 
@@ -201,7 +201,7 @@ def write(path: Path, tiles: Tiles) -> None:
     """
     arrays = {name: whole(value) for name, value in _arrays(tiles).items()}
     arrays["digest"] = np.frombuffer(_digest(tiles), np.uint8)
-    write_file(path, lambda temporary: np.savez(temporary, allow_pickle=False, **arrays))
+    write_arrays(path, arrays)
 
 
 def read(path: Path) -> Tiles:

@@ -6,6 +6,7 @@ An image that cannot be read, or has no tissue, is reported in ``images.csv`` an
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from kit.read import budget, shortcuts
 from kit.read.tiler import VERSION, Source, Tiler, coords_digest
 from kit.state import Run
 
-__all__ = ["VERSION", "inputs", "load_images", "run", "sources"]
+__all__ = ["VERSION", "inputs", "load_images", "run", "sources", "write_images"]
+IMAGES = "images.csv"
 log = logging.getLogger("kit")
 
 
@@ -60,10 +62,8 @@ def run(run: Run) -> list[Path]:
     log.info("tile: %d images, %d still to do (%.1f GB)", len(everything), len(rest), size / 1e9)
     shared = [run.data, run.work]
     made = parallel.run_all(work.tile, rest, run.workers, "tile", run.scheduler, work.lost, shared)
-    rows = [*known.values(), *made]
-    table = pd.DataFrame(rows).sort_values(["split", "image_id"])
-    path = run.folder("tile") / "images.csv"
-    files.write_table(path, table)
+    table = write_images(run, [*known.values(), *made])
+    path = run.folder("tile") / IMAGES
     _check_usable(table[table["split"] == "train"])
     failed = table[table["status"] != "ok"]
     log.info("tile: %d images, %d tiles, %d images without tiles (%s)",
@@ -71,6 +71,13 @@ def run(run: Run) -> list[Path]:
     for how, count in table["read_by"].value_counts().items():
         log.info("tile: %s: %d of %d images", how or "not read, see the reasons", count, len(table))
     return [path]
+
+
+def write_images(run: Run, rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Write ``images.csv``: the row of every image, as `kit.read.tiler.Tiler` gives it."""
+    table = pd.DataFrame(rows).sort_values(["split", "image_id"])
+    files.write_table(run.folder("tile") / IMAGES, table)
+    return table
 
 
 def load_images(run: Run) -> pd.DataFrame:
@@ -81,7 +88,7 @@ def load_images(run: Run) -> pd.DataFrame:
     Raises:
         StageError: the stage has not been run.
     """
-    path = run.folder("tile") / "images.csv"
+    path = run.folder("tile") / IMAGES
     if not path.is_file():
         raise StageError(f"{path} is not there", f"type: python -m kit tile {run.competition.name}")
     whole = ("width", "height", "tiles", "sections", "clots")

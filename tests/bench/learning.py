@@ -45,7 +45,7 @@ WORKERS = 16  # loader processes beside a GPU
 EPOCHS = 2
 BATCH = 16
 TRIALS = 20
-STEADY = 60.0  # seconds
+STEADY = 30.0  # seconds
 Timed = tuple[int, float, float, float]  # images, wall and CPU seconds, peak MiB
 
 

@@ -16,8 +16,8 @@ import pytest
 from kit.competition import Tables, find
 from kit.deliver import submit
 from kit.deliver.check import check_submission
-from kit.errors import SubmissionError
-from kit.files import file_digest, read_strings, write_json
+from kit.errors import DataError, SubmissionError
+from kit.files import read_strings, write_json
 from kit.metrics import WeightedLogLoss
 from kit.state import External, Run
 
@@ -188,39 +188,15 @@ def test_two_slides_of_a_patient_make_one_row(finish: Callable[[], Path], data: 
     assert len(read_strings(finish() / "submission.csv")) == images.nunique()
 
 
-def test_the_manifest_says_how_the_run_was_made_and_seals_its_files(
-    finish: Callable[[], Path], tmp_path: Path
-) -> None:
-    folder = finish()
-    manifest = json.loads((folder / "manifest.json").read_text())
-    assert (manifest["competition"], manifest["kaggle"]) == ("strip-ai", "mayo-clinic-strip-ai")
-    assert (manifest["demo"], manifest["seed"], manifest["fallback"]) == (False, 0, [])
-    assert manifest["run"] == folder.name == manifest["keys"]["submit"][:12]
-    assert set(manifest["keys"]) == {"combine", "submit"}
-    assert manifest["settings"]["combine"]["resamples"] == 50
-    assert "storage" not in manifest["settings"]["tune"] and "demo" not in manifest["settings"]
-    assert {"python", "numpy", "pandas", "torch"} <= set(manifest["environment"])
-    assert set(manifest["files"]) == {path.name for path in folder.iterdir()} - {"manifest.json"}
-    assert set(manifest["files"]) >= {
-        "submission.csv",
-        "metrics.json",
-        "second_level.json",
-        "oof.csv",
-        "oof_combined.csv",
-    }
-    assert (folder / "oof_combined.csv").read_bytes() == Path("work/strip-ai/combine/oof.csv").read_bytes()
-    assert all(file_digest(folder / name) == was for name, was in manifest["files"].items())
-
-
 def test_another_seed_writes_another_run_beside_the_first(
     finish: Callable[[], Path], kit: Callable[..., Any], data: Path, oof: list[str], tmp_path: Path
 ) -> None:
     first = finish()
-    before = {path.name: path.read_bytes() for path in first.iterdir()}
+    before = {path: path.read_bytes() for path in first.rglob("*.*")}
     for stage in ("combine", "submit"):
         kit(stage, "strip-ai", "--data", data, *oof, "--seed", 1)
     assert len(list((tmp_path / "submissions" / "strip-ai").iterdir())) == 2
-    assert {path.name: path.read_bytes() for path in first.iterdir()} == before
+    assert {path: path.read_bytes() for path in first.rglob("*.*")} == before
 
 
 def test_a_submission_that_breaks_a_rule_is_not_written(
@@ -264,3 +240,12 @@ def test_where_nothing_rivals_the_default_an_old_bold_submission_does_not_stay(
     old.parent.mkdir(parents=True, exist_ok=True)
     old.write_text("old")
     assert old not in submit.run(run) and not old.exists()
+
+
+def test_where_no_id_is_known_a_file_cannot_be_judged(data: Path, tmp_path: Path) -> None:
+    task = find("strip-ai")
+    run = Run(task, "strip-ai", data, tmp_path / "work")
+    vars(run)["tables"] = Tables(task.tables(data).train)
+    with pytest.raises(DataError, match="it is not known which patient_id") as caught:
+        submit.judge(run, data / "sample_submission.csv")
+    assert "--sample FILE" in caught.value.hint
