@@ -200,7 +200,7 @@ def subcommand(
         name,
         help=text,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=text.capitalize() + ("" if text.endswith("?") else "."),
+        description=text[0].upper() + text[1:] + ("" if text.endswith("?") else "."),
         epilog=settings_help(groups),
     )
 

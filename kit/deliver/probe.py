@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from kit.deliver.origin import TOLERANCE
 from kit.errors import DataError, KitError, WeightsError
-from kit.files import digest, file_digest, read_arrays, read_strings, write_file
+from kit.files import digest, file_digest, read_arrays, read_strings, write_arrays
 from kit.learn import embed, encode, models, plan, predict, preprocess
 from kit.learn.models import Model
 from kit.learn.train import fold_names, weights_path
@@ -96,7 +96,7 @@ def write(run: Run, path: Path) -> None:
         "probabilities": np.stack(values),
         "about": np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8),
     }
-    write_file(path, lambda temporary: np.savez_compressed(temporary, allow_pickle=False, **arrays))
+    write_arrays(path, arrays)
 
 
 def check(run: Run, path: Path) -> list[str]:

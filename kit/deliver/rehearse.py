@@ -106,7 +106,10 @@ def prepare(run: Run, options: Options) -> Stage:
     made = hidden.make(run, run.folder("rehearse") / "data", options.images)
     shipped = (folder / "inputs" / "wheels").glob("*.whl")
     python = packages.build(
-        run.folder("rehearse") / "python", wheels.image(None), shipped, about.get("requires", {})
+        run.folder("rehearse") / "python",
+        about.get("image") or wheels.image(None),
+        shipped,
+        about.get("requires", {}),
     )
     images = hidden.known_images(run)
     known = images[images["split"] == "train"]
