@@ -362,7 +362,7 @@ def make_run(options: argparse.Namespace) -> Run:
         weights=weights_files(options.weights),
         external=External(pairs(options.oof, "--oof"), pairs(options.test, "--test"), options.meta),
         asked=options.competition,
-        fold_table=options.folds or getattr(options, "out", None),
+        fold_table=options.folds or getattr(options, "fold_out", None),
         folds_given=options.folds is not None,
         scheduler=scheduler,
         coords=options.coords,

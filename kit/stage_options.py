@@ -30,7 +30,9 @@ class StageOptions:
 
 
 def _fold_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write here, not to folds/<name>.csv")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", dest="fold_out", help="write here, not to folds/<name>.csv"
+    )
     parser.add_argument(
         "--audit",
         type=Path,

@@ -239,3 +239,9 @@ def test_the_storage_of_a_search_is_an_option_of_tune_alone_and_in_no_key(kit: K
     assert len({json.dumps(run.ingredients("fold")) for run in runs}) == 1
     assert kit("train", "strip-ai", "--storage", url).code == 2
     assert kit("tune", "strip-ai", "--storage").code == 2
+
+
+def test_only_fold_takes_out_for_its_table(data: Path) -> None:
+    typed = {name: [name, "strip-ai", "--data", str(data), "--out", "there"] for name in ("fold", "bundle")}
+    tables = {name: make_run(stage_parser().parse_args(words)).fold_table for name, words in typed.items()}
+    assert tables == {"fold": Path("there"), "bundle": None}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -204,15 +205,19 @@ def _write_wheels(run: Run, options: Options, folder: Path) -> tuple[dict[str, s
     own = code_part.requirements_of(run)
     asked = wheels.image(own) if own else {}
     lacked = dict(wheels.lacking(pins if pins.is_file() else None, image))
-    lacked |= {name: version for name, version in asked.items() if image.get(name) != version}
-    requires = {name: f">={version}" for name, version in wheels.LEAST.items()}
-    requires |= {name: f"=={version}" for name, version in asked.items()}
+    lacked |= {name: release for name, release in asked.items() if image.get(name) != release}
+    if options.stage == "train" and "optuna" not in image:
+        lacked["optuna"] = version("optuna")
+    requires = {name: f">={release}" for name, release in wheels.LEAST.items()}
     found: list[dict[str, str]] = []
     if lacked and options.wheels != "none":
         source: Literal["download"] | Path = (
             "download" if options.wheels == "download" else Path(options.wheels)
         )
         found = [asdict(wheel) for wheel in wheels.collect(lacked, image, source, folder)]
+    # What is bundled because the image's release is too old must be newer there than that.
+    requires |= {wheel["name"]: f">={wheel['version']}" for wheel in found if wheel["name"] in lacked}
+    requires |= {name: f"=={release}" for name, release in asked.items()}
     said = {"image": dict(sorted(image.items())), "requires": dict(sorted(requires.items()))}
     return lacked, said | {"wheels": found}
 

@@ -17,6 +17,7 @@ from kit.files import write_json
 
 KERNEL, DATASET, SCRIPT = "kernel-metadata.json", "dataset-metadata.json", "run.py"
 PLACEHOLDER = "YOUR-NAME"
+GPU = "NvidiaTeslaT4"  # the default that is left out here was a P100, too old for the torch of the image
 SLUG = re.compile("[a-z0-9]+(-[a-z0-9]+)*")
 DATASET_NAME = TITLE = (6, 50)  # characters
 KERNEL_NAME = (5, 50)
@@ -92,6 +93,7 @@ def write_kernel(
         "is_private": True,
         "enable_gpu": gpu,
         "enable_tpu": False,
+        **({"machine_shape": GPU} if gpu else {}),
         "enable_internet": False,  # left out, the client would ask for it
         "dataset_sources": [f"{owner}/{dataset}" for dataset in datasets],
         "competition_sources": [competition] if competition else [],

@@ -188,7 +188,8 @@ def of_test(task: Competition) -> Competition:
         raw = task.load(data)
         return Tables(train=raw.train.iloc[:0], test=raw.test)
 
-    return replace(task, load=load)
+    # Images without a label of the task are there to learn from.
+    return replace(task, load=load, tiles=replace(task.tiles, extra=False))
 
 
 def models_of(run: Run, about: Mapping[str, Any]) -> list[Model]:

@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from kit.deliver.origin import TOLERANCE
 from kit.errors import DataError, KitError, WeightsError
-from kit.files import digest, file_digest, read_arrays, read_strings, write_arrays
+from kit.files import digest, file_digest, read_arrays, write_arrays
 from kit.learn import embed, encode, models, plan, predict, preprocess
+from kit.learn.dataset import labelled
 from kit.learn.models import Model
 from kit.learn.train import fold_names, weights_path
 from kit.read import store
@@ -73,8 +74,9 @@ def write(run: Run, path: Path) -> None:
     )
     entries, values, arrays = [], [], dict[str, NDArray[Any]]()
     eyes: Eyes = {}
+    folds = fold_names(labelled(run))
     for given in plan.kept(run):
-        for fold in fold_names(read_strings(run.folds)):
+        for fold in folds:
             seen = Seen()
             values.append(predicted(run, given, fold, images, seen, eyes))
             about_it = {"text": texts[given.name], "pretrained": seen.pretrained}

@@ -270,15 +270,19 @@ def test_lacking_packages_are_brought_as_wheels(
     ) -> list[wheels.Wheel]:
         asked.update(lacking=lacking, image=image, source=source)
         folder.mkdir(parents=True)
-        (folder / "thing-1-py3-none-any.whl").write_bytes(b"PK")
-        return [wheels.Wheel("thing", "1", "thing-1-py3-none-any.whl")]
+        names = ("thing-1-py3-none-any.whl", "timm-9.0-py3-none-any.whl")
+        for name in names:
+            (folder / name).write_bytes(b"PK")
+        return [wheels.Wheel(*name.split("-")[:2], name) for name in names]
 
     monkeypatch.setattr(wheels, "collect", collect)
     chosen = options(out, stage="tile", image=tmp_path / "image.txt")
     text = bundle.bundle(run, replace(chosen, wheels=str(tmp_path)))
     assert "torch" in asked["lacking"] and asked["image"] == {"numpy": "2.0.0"}
     assert asked["source"] == tmp_path
-    assert about(out)["wheels"] == [{"name": "thing", "version": "1", "file": "thing-1-py3-none-any.whl"}]
+    said = about(out)
+    assert said["wheels"][0] == {"name": "thing", "version": "1", "file": "thing-1-py3-none-any.whl"}
+    assert said["requires"]["timm"] == ">=9.0", "an older one of the image must not stand in for it"
     assert constants(out)["PARTS"] == ("code", "wheels") and "thing 1" in text
     assert archive.check_parts(out / "inputs") == []
 
@@ -311,6 +315,7 @@ def test_a_session_of_tiling_or_training_goes_on_from_its_own_output(
     assert metadata["kernel_sources"] == [metadata["id"]] == [f"some-body/toy-{stage}"]
     weights = [name for name in archive.digests(out) if name.endswith(".safetensors")]
     assert weights == ["inputs/weights/attached/test_efficientnet.safetensors"] * (stage == "train")
+    assert ("optuna" in text.split("rehearse")[0]) == (stage == "train"), "what only tuning needs"
     assert "push it again" in text and "GiB of the 18.6 that a kernel may leave" in text
 
 

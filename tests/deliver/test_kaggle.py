@@ -50,6 +50,7 @@ def read(folder: Path, name: str) -> dict[str, Any]:
 def test_a_kernel_is_private_without_internet_and_goes_on_from_itself(kernel: Path) -> None:
     about = read(kernel, kaggle.KERNEL)
     assert about["enable_internet"] is False and about["is_private"] is True and about["enable_gpu"] is True
+    assert about["machine_shape"] == "NvidiaTeslaT4"
     assert about["dataset_sources"] == ["some-body/strip-ai-1-code"]
     assert about["competition_sources"] == ["a-cup"]
     assert about["kernel_sources"] == [about["id"]] == ["some-body/strip-ai-tile"]
