@@ -1,6 +1,7 @@
 """The stage ``tile``: from the images of a competition to the bag of tiles of each.
 
-An image that cannot be read, or has no tissue, is reported in ``images.csv`` and survived.
+An image that cannot be read, or has no tissue, is reported in ``images.csv`` and survived. One that is taken
+away later counts as it was, by ``sources.csv``: tiles may be made where the images are, and used elsewhere.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from kit.state import Run
 
 __all__ = ["VERSION", "inputs", "load_images", "run", "sources", "write_images"]
 IMAGES = "images.csv"
+SOURCES = "sources.csv"  # what each of them was made of
+MISSING = "missing"  # the fingerprint of no file
 log = logging.getLogger("kit")
 
 
@@ -63,14 +66,16 @@ def run(run: Run) -> list[Path]:
     shared = [run.data, run.work]
     made = parallel.run_all(work.tile, rest, run.workers, "tile", run.scheduler, work.lost, shared)
     table = write_images(run, [*known.values(), *made])
-    path = run.folder("tile") / IMAGES
+    path, kept = run.folder("tile") / IMAGES, run.folder("tile") / SOURCES
+    rows = [(source.split, source.image_id, source.fingerprint) for source in everything]
+    files.write_table(kept, pd.DataFrame(rows, columns=["split", "image_id", "fingerprint"]))
     _check_usable(table[table["split"] == "train"])
     failed = table[table["status"] != "ok"]
     log.info("tile: %d images, %d tiles, %d images without tiles (%s)",
              len(table), table["tiles"].sum(), len(failed), path)  # fmt: skip
     for how, count in table["read_by"].value_counts().items():
         log.info("tile: %s: %d of %d images", how or "not read, see the reasons", count, len(table))
-    return [path]
+    return [path, kept]
 
 
 def write_images(run: Run, rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -139,16 +144,31 @@ def _listed_sources(run: Run) -> list[Source]:
         for image_id, path in sorted(table["path"].items())
     ]
     prints = {file: _fingerprint(file) for file in {file for *_, (file, _) in images}}
+    gone = _recorded(run) if MISSING in prints.values() else {}
+    if gone and (count := sum(prints[file] == MISSING and (s, i) in gone for s, i, _, (file, _) in images)):
+        log.info("%d images are not here any more: what was made of them counts", count)
     return [
         Source(
             split,
             image_id,
             path,
-            f"{prints[file]}{'-' + member if member else ''}",
+            gone.get((split, image_id), MISSING)
+            if prints[file] == MISSING
+            else f"{prints[file]}{'-' + member if member else ''}",
             "" if run.coords is None else coords_digest(run.coords, split, image_id),
         )
         for split, image_id, path, (file, member) in images
     ]
+
+
+def _recorded(run: Run) -> dict[tuple[str, str], str]:
+    """The fingerprints of the images that were there when they were tiled, by split and id."""
+    path = run.folder("tile") / SOURCES
+    if not path.is_file():
+        return {}
+    table = files.read_strings(path)
+    table = table[table["fingerprint"] != MISSING]
+    return dict(zip(zip(table["split"], table["image_id"], strict=True), table["fingerprint"], strict=True))
 
 
 def _fingerprint(file: Path) -> str:

@@ -49,7 +49,7 @@ def test_bad_images_are_reported_and_survived(cohort: Any, caplog: Any) -> None:
     run = cohort()
     with caplog.at_level(logging.INFO, logger="kit"):
         outputs = tiles.run(run)
-    assert outputs == [run.folder("tile") / "images.csv"]
+    assert outputs == [run.folder("tile") / name for name in ("images.csv", "sources.csv")]
     images = tiles.load_images(run)
     assert images[["split", "image_id"]].to_numpy().tolist() == [
         ["test", "one"],
@@ -66,6 +66,31 @@ def test_bad_images_are_reported_and_survived(cohort: Any, caplog: Any) -> None:
     for name in ("blank", "cut", "text", "none"):
         assert any(f"'{name}'" in line and f"{name}.tif" in line for line in caplog.messages)
     assert any("7 images, 7 still to do" in line for line in caplog.messages)
+
+
+def test_an_image_that_is_taken_away_later_counts_as_it_was(cohort: Any, caplog: Any) -> None:
+    execute(cohort(), "tile")
+    before = contents(cohort().work)
+    for path in cohort().data.glob("*.tif"):
+        path.unlink()
+    with caplog.at_level(logging.INFO, logger="kit"):
+        assert finished(cohort(), "tile")
+    assert any("6 images are not here any more" in line for line in caplog.messages)
+    tiles.run(cohort())
+    after = contents(cohort().work)
+    assert {name for name in before if before[name] != after.get(name)} == {"tile/images.csv"}
+    images = tiles.load_images(cohort())
+    train = images[images["split"] == "train"].set_index("image_id")["status"]
+    assert train.drop(["cut", "text"]).to_dict() == {
+        "blank": "empty", "none": "missing", "one": "ok", "two": "ok",
+    }, "only what had no tiles is told anew"  # fmt: skip
+
+
+def test_an_image_that_is_replaced_is_tiled_anew(cohort: Any) -> None:
+    execute(cohort(), "tile")
+    place = cohort().data
+    (place / "one.tif").write_bytes((place / "two.tif").read_bytes())
+    assert not finished(cohort(), "tile")
 
 
 def test_the_table_says_what_was_found(cohort: Any) -> None:
