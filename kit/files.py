@@ -10,6 +10,7 @@ import json
 import os
 import time
 import uuid
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -131,12 +132,17 @@ def read_strings(path: Path) -> pd.DataFrame:
         DataError: the file cannot be read, or is no CSV.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8-sig")
+        with warnings.catch_warnings():
+            # A row of more cells than the header has would make its first cells an index, or lose its last.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                path, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8-sig", index_col=False
+            )
     except OSError as error:
         raise DataError(
             f"{path} cannot be read: {error.strerror}", "check the path and its rights"
         ) from error
-    except ValueError as error:  # pandas' own errors and bytes that are no text
+    except (ValueError, pd.errors.ParserWarning) as error:  # pandas' own, and bytes that are no text
         raise DataError(f"{path} is not a readable CSV: {error}", "make or download it again") from error
     return table.astype(object)
 

@@ -145,6 +145,14 @@ def test_a_byte_order_mark_and_foreign_line_ends_are_read_through(tmp_path: Path
     assert files.read_strings(path).to_dict("records") == [{"id": "007", "v": "ä"}]
 
 
+@pytest.mark.parametrize("rows", ["006388,1,2\n", "006388,1\n2e3749,1,2\n"])
+def test_a_row_of_more_cells_than_the_header_is_refused_and_shifts_nothing(rows: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id,v\n" + rows)
+    with pytest.raises(DataError, match=r"a\.csv is not a readable CSV"):
+        files.read_strings(path)
+
+
 @pytest.mark.parametrize("content", [b"", b"a,b\n1,2,3\n1\n1,2,3,4\n", b"\xff\xfe\x00a\n", b'a\n"open'])
 def test_what_is_no_table_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "t.csv"
