@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -137,12 +138,27 @@ def _bundle(run: Run, options: argparse.Namespace) -> Said:
     return module.bundle(run, wanted), 0
 
 
+def count(text: str) -> int:
+    """The type of an option that takes 1, 2, and so on."""
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"it takes 1 or more, and got {value}")
+    return value
+
+
+def number(text: str) -> float:
+    """The type of an option that takes a number above 0."""
+    value = float(text)
+    if not 0 < value < inf:
+        raise argparse.ArgumentTypeError(f"it takes a number above 0, and got {text}")
+    return value
+
+
 def _rehearse_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bundle", type=Path, metavar="DIR", help="default: the bundle of this run, made if it is not there"
     )
     parser.add_argument(
-        "--images", type=int, default=20, metavar="N", help="how many hidden images (default: 20)"
+        "--images", type=count, default=20, metavar="N", help="how many hidden images (default: 20)"
     )
     parser.add_argument(
         "--layouts",
@@ -151,16 +167,17 @@ def _rehearse_options(parser: argparse.ArgumentParser) -> None:
         default=["plain", "competitions", "datasets"],
         help="how Kaggle mounts the inputs; it has three ways (default: all of them in turn)",
     )
-    parser.add_argument("--hours", type=float, default=9.0, help="what the rerun may take (default: 9)")
+    parser.add_argument("--hours", type=number, default=9.0, help="what the rerun may take (default: 9)")
     parser.add_argument(
-        "--memory", type=float, default=13.0, metavar="GIB", help="... and hold (default: 13)"
+        "--memory", type=number, default=13.0, metavar="GIB", help="... and hold (default: 13)"
     )
     parser.add_argument(
-        "--expected", type=int, default=280, metavar="N", help="images of the real hidden test (default: 280)"
-    )
+        "--expected", type=count, default=280, metavar="N",
+        help="images of the real hidden test (default: 280)",
+    )  # fmt: skip
     parser.add_argument(
         "--slower",
-        type=float,
+        type=number,
         default=1.0,
         metavar="X",
         help="how much slower Kaggle's machine is (default: 1)",
@@ -184,7 +201,7 @@ def _verify_options(parser: argparse.ArgumentParser) -> None:
         default=2,
         help="0 integrity: every hash. 1 re-score: every number, from the out-of-fold rows and the labels."
         " 2 re-combine: the same bytes of submission.csv (the default; in seconds, without torch)."
-        " 3 re-infer: the same test probabilities, from images and weights. 4 re-train: everything again",
+        " 3 re-infer: the same probabilities, from images and weights. 4 re-train: everything again",
     )
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="the competition's data (default: the demo, if it was one)"
@@ -199,11 +216,21 @@ def _verify_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--work", type=Path, metavar="DIR", help="keep what is computed here (default: a temporary folder)"
     )
+    parser.add_argument(
+        "--trust", action="store_true", help="run the declaration.py that came with it: read it first"
+    )
+    parser.add_argument(
+        "--task", type=Path, metavar="FILE", help="your own copy of that declaration, instead"
+    )
+    parser.add_argument(
+        "--all", dest="every", action="store_true",
+        help="level 3: predict every training image again (default: a few of each fold)",
+    )  # fmt: skip
 
 
 def _verify(options: argparse.Namespace) -> Said:
     module = import_module("kit.deliver.verify")
-    names = ("level", "data", "bundle", "weights", "work")
+    names = ("level", "data", "bundle", "weights", "work", "trust", "task", "every")
     wanted = module.Options(**{name: getattr(options, name) for name in names})
     found: Said = module.verify(options.folder, wanted)
     return found

@@ -29,7 +29,6 @@ DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold
 MOST_FILES, MOST_BYTES = 20_000, 2**30  # in an archive of code
 MOST_GROWTH = 200  # unpacked bytes for one that is packed
 HEADER = 100_000_000  # bytes of a safetensors header, at most: the format's own limit
-AGAIN = "make the bundle again: python -m kit bundle TASK (same options)"
 
 
 def pack(files: Mapping[str, Path | bytes], out: Path) -> None:
@@ -110,30 +109,6 @@ def _odd_kind(member: zipfile.ZipInfo) -> str:
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "which is neither a file nor a folder"
     return "which is encrypted" if member.flag_bits & 1 else ""
-
-
-def unpack(path: Path, folder: Path, most: int = MOST_BYTES) -> None:
-    """Unpack an archive into a new folder: all of it, or nothing.
-
-    Args:
-        most: bytes that it may grow to.
-
-    Raises:
-        DataError: it is damaged or holds anything but plain files below the folder, or the folder is there.
-    """
-    if faults := inspect(path, most):
-        raise DataError(faults[0], AGAIN)
-    if folder.exists():
-        raise DataError(f"{folder} is already there", "unpack into a folder that does not exist yet")
-    temporary = folder.with_name(f".tmp-{os.getpid()}-{folder.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            archive.extractall(temporary)
-        temporary.mkdir(parents=True, exist_ok=True)  # of an archive without files
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def digests(folder: Path) -> dict[str, str]:

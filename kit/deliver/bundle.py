@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from kit.deliver import archive, code_part, kaggle
+from kit.deliver import archive, code_part, kaggle, manifest, origin
 from kit.deliver.handover import Handover, told
 from kit.errors import DataError, SettingError, StageError
 from kit.files import write_json
@@ -24,6 +24,8 @@ SUBTITLES = {
     "weights": "Weights for the kernel {kernel}, bundle {bundle}",
     "wheels": "Packages for the kernel {kernel}, bundle {bundle}",
 }
+# The kernels that one goes on from: itself, and what has tiled.
+SOURCES = {"predict": (), "tile": ("tile",), "train": ("train", "tile")}
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,11 @@ def _check(folder: Path) -> None:
 def _write(run: Run, options: Options, owner: str, folder: Path) -> Handover:
     inputs = folder / "inputs"
     limits = {"hours": options.hours, "memory_gib": options.memory, "disk_gib": kaggle.OUTPUT_BYTES / 2**30}
-    about = code_part.about(run, options.stage, limits)
+    about = code_part.about(run, options.stage, limits) | {"gpu": options.gpu}
+    code_part.require_found(run, about["tables"], options.stage)
     about |= write_weights(run, options.stage, inputs / "weights")
+    if options.stage == "predict":  # by now the golden inputs are predicted, so that a GPU would be known
+        about["machines"] = sorted({manifest.read(run.submission)["machine"]["class"], origin.machine()})
     lacked, found = _write_wheels(run, options, inputs / "wheels")
     code_part.write(run, inputs / "code", about | found)
     parts = tuple(part for part in archive.PARTS if (inputs / part).is_dir())
@@ -256,5 +261,5 @@ def _write_metadata(
         options.gpu,
         list(names.values()),
         run.competition.kaggle,
-        itself=options.stage != "predict",
+        [kaggle.kernel_name(run.name, stage) for stage in SOURCES[options.stage]],
     )

@@ -22,12 +22,13 @@ from kit.deliver.declared import restored
 from kit.deliver.evidence import DECLARATION, DUPLICATES, TABLES, external
 from kit.deliver.findings import Unchecked
 from kit.errors import DataError, SettingError
-from kit.files import read_strings, write_json
+from kit.files import file_digest, read_strings, write_json
 from kit.folds import read_folds
 from kit.state import STAGES, Run, environment
 
 # What a second level is computed with; besides, the kind of machine.
 LIBRARIES = ("python", "numpy", "pandas", "scikit-learn", "scipy")
+READ_FIRST = f"read {DECLARATION}, then add --trust; or give your own copy of it: --task FILE"
 log = logging.getLogger("kit")
 
 
@@ -37,12 +38,16 @@ class Case:
 
     place: where whatever is computed is written.
     data: the competition's data folder; ``None``: nothing but the submission folder is known.
+    trust: whether a declaration that came with it may be run.
+    task: a copy of that declaration by the one who asks.
     """
 
     folder: Path
     manifest: Mapping[str, Any]
     place: Path
     data: Path | None = None
+    trust: bool = False
+    task: Path | None = None
 
     @property
     def declared(self) -> Mapping[str, Any]:
@@ -83,11 +88,35 @@ class Case:
             kinds = [name.rpartition(",")[0] for name in kinds]
         return found if kinds[0] == kinds[1] else [*found, f"{kinds[0]}; here {kinds[1]}"]
 
-    @cached_property
+    @property
     def own(self) -> bool:
-        """Whether models of the run's own take part: their out-of-fold rows name them."""
-        path = self.part("oof.csv")
-        return path is not None and "model" in read_strings(path)
+        """Whether models of the run's own take part."""
+        return "predict" in self.manifest["keys"]
+
+    @cached_property
+    def declaration(self) -> Path | None:
+        """The program that declares a user's own competition; ``None`` where that is one of the kit's.
+
+        It can change whatever this process does, so that it is run for nobody who has not asked for it.
+
+        Raises:
+            Unchecked: nobody has, or the copy is another program.
+        """
+        sent = self.part(DECLARATION)
+        if sent is None:
+            return None
+        if self.task is not None:
+            if not self.task.is_file() or file_digest(self.task) != file_digest(sent):
+                raise Unchecked(f"{self.task} is not the {DECLARATION} that came with it", READ_FIRST)
+            return self.task.resolve()
+        if not self.trust:
+            raise Unchecked(f"it needs the program of its sender, {DECLARATION}, to be run", READ_FIRST)
+        # A copy in a folder of its own: nothing else of the sender's can be imported by it, and Python
+        # leaves nothing beside it.
+        copy = self.place / "declaration" / DECLARATION
+        shutil.rmtree(copy.parent, ignore_errors=True)
+        _copy(sent, copy)
+        return copy
 
     def part(self, name: str) -> Path | None:
         """A file of the submission folder, where it is there."""
@@ -98,12 +127,17 @@ class Case:
         """The run that the manifest declares, on this machine.
 
         Raises:
-            Unchecked: this version of the kit does not know one of its settings, or its declaration is lost.
+            Unchecked: this version of the kit does not know one of its settings, or its declaration is lost
+                or may not be run.
         """
+        program = self.declaration
         try:
-            run = restored(self.declared, data, work, self.part(DECLARATION), weights, cores())
+            run = restored(self.declared, data, work, program, weights, cores())
         except (SettingError, DataError) as error:
-            raise Unchecked(error.message, f"use the version {self.version} of the kit") from error
+            hint = f"use the version {self.version} of the kit"
+            if program is not None:
+                hint += ", or give your own copy of it beside the modules that it imports: --task FILE"
+            raise Unchecked(error.message, hint) from error
         if near := self.part(DUPLICATES):
             task = settings.apply(run.competition, [("fold.duplicates", str(near))])
             run = replace(run, competition=task)
@@ -153,8 +187,10 @@ def find_images(case: Case, given: Path | None) -> Path:
     """The data folder with its images: the one given, or the demo's, drawn anew.
 
     Raises:
-        Unchecked: none is given, and the run was no demo.
+        Unchecked: none is given, and the run was no demo; or its tiles were not its own.
     """
+    if case.manifest["data"]["images"].get("coords"):
+        raise Unchecked("its tiles were given (--import), and where they lie was not sent")
     if given is not None:
         return open_data(given, case.place).resolve()
     if not case.declared["demo"]:
@@ -171,7 +207,7 @@ def find_data(case: Case, given: Path | None) -> Path | None:
     """
     if given is not None:
         return open_data(given, case.place)
-    if not case.declared["demo"]:
+    if not case.declared["demo"] or case.part(DECLARATION):  # level 0 runs no program of a sender's
         return None
     try:
         return demo_tables(case.restore(case.place, case.place).competition, case.place / "tables")

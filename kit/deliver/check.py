@@ -20,7 +20,7 @@ from kit.files import numbers, read_strings
 from kit.metrics import CLIP, Array, Metric
 from kit.tables import check_sample
 
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 OFF = 1e-6  # what printing may take away from a row's sum
 ROOM = 2**20  # bytes that any file may have, whatever is expected
 CELL = 64  # bytes that a number may take, written with every digit
@@ -119,6 +119,8 @@ def judge(file: Path, sample: Path, task: Competition) -> tuple[str, int]:
             f" {', '.join(map(str, table.columns))}",
             "give the sample_submission.csv of this competition, or name another competition",
         )
+    if not len(table):
+        raise DataError(f"{sample} has no row", "give the sample_submission.csv as it was shipped")
     table.attrs["source"] = str(sample)
     check_sample(table, task.unit, set(table[task.unit]))
     return verdict(file, task, table.set_index(task.unit))
@@ -301,7 +303,7 @@ def _same_number(text: str, other: str) -> bool:
 
 def _check_values(sheet: Sheet) -> Array:
     """Numbers from 0 to 1 whose rows sum to 1 ``(n, K)``."""
-    cells = [[cell.strip() for cell in row[1:]] for row in sheet.rows]
+    cells = [[cell.strip(" \t") for cell in row[1:]] for row in sheet.rows]  # no other space is read as one
     plain = [[float(cell) if NUMBER.fullmatch(cell) else math.nan for cell in row] for row in cells]
     values = np.array(plain, dtype=np.float64).reshape(len(cells), len(sheet.header) - 1)
     with np.errstate(invalid="ignore"):  # a number may be too large to be one

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kit.deliver import archive, declared, kaggle
-from kit.deliver.origin import TOLERANCE
+from kit.deliver import archive, declared, kaggle, kernel_script
+from kit.errors import SettingError
 from kit.files import write_json, write_text
-from kit.state import Run, environment
+from kit.state import Run
 
 CODE, ABOUT, FOLDS = "kit-code.whl", "bundle.json", "folds.csv"  # a .zip would be unpacked by Kaggle
 STAGES = {"predict": (), "tile": ("tile",), "train": ("fold", "tile", "tune", "train", "predict")}
@@ -42,7 +42,7 @@ def _with_own(declaration: Path) -> list[Path]:
     """A declaration, and those modules beside it that it imports, or that these import."""
     found, todo = [declaration], [declaration]
     while todo:
-        for name in _imported(todo.pop()):
+        for name in imported(todo.pop()):
             module, package = declaration.with_name(f"{name}.py"), declaration.with_name(name)
             beside = list(_sources(package)) if (package / "__init__.py").is_file() else []
             new = [path for path in (module, *beside) if path.is_file() and path not in found]
@@ -51,13 +51,13 @@ def _with_own(declaration: Path) -> list[Path]:
     return found
 
 
-def _imported(path: Path) -> set[str]:
+def imported(path: Path) -> set[str]:
     """The top-level names that a file imports, wherever in it."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.add(node.module.partition(".")[0])
     return names - {"kit"}
 
@@ -85,7 +85,6 @@ def about(run: Run, stage: str, limits: Mapping[str, float]) -> dict[str, Any]:
     task = run.competition
     predicts = stage == "predict"
     return {
-        "format": 1,
         "stage": stage,
         "stages": list(STAGES[stage]),
         "run": run.submission.name if predicts else "",
@@ -94,14 +93,10 @@ def about(run: Run, stage: str, limits: Mapping[str, float]) -> dict[str, Any]:
         "tables": tables(run),
         "slug": task.kaggle,
         "folds_file": FOLDS if stage == "train" and needs_folds(run) else None,
-        "batch": task.training.infer_batch,
-        "threads": run.threads,
         "prior": prior(run) if predicts else [1 / len(task.classes)] * len(task.classes),
         "unit": task.unit,
         "classes": list(task.classes),
         "limits": dict(limits),
-        "tolerance": TOLERANCE,
-        "environment": environment(),
     }
 
 
@@ -126,6 +121,25 @@ def tables(run: Run) -> list[str]:
     if None in sources:  # a declaration of one's own that does not use kit.tables
         return sorted(path.name for path in run.data.glob("*.csv"))
     return sorted({Path(str(source)).name for source in sources if Path(str(source)).parent == run.data})
+
+
+def require_found(run: Run, names: Sequence[str], stage: str) -> None:
+    """The script will know the data folder by these tables, and find the ids that are asked for.
+
+    Raises:
+        SettingError: it will not; says what it looks for.
+    """
+    task, hint = run.competition, "bring the tables to the top of the data folder, under Kaggle's names"
+    if not names:
+        raise SettingError(f"no table of {task.name} is at the top of {run.data}: a kernel looks there", hint)
+    if stage != "predict":
+        return
+    try:
+        tables = {name: kernel_script.rows(run.data / name) for name in names}
+        kernel_script.asked(tables, task.unit, task.classes)
+    except kernel_script.Fault as fault:
+        asked = f"a sample with the columns {','.join((task.unit, *task.classes))}, or test.csv"
+        raise SettingError(f"a kernel would not know what to predict: {fault}", f"{hint}: {asked}") from fault
 
 
 # -- the script

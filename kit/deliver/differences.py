@@ -30,9 +30,11 @@ def differences(first: Path, second: Path) -> str:
     except DataError as error:
         return f"how they were made cannot be compared: {error.message} ({error.hint})"
     groups = [(name, found) for name, found in _groups(a, b) if found]
-    if not groups:
+    if not groups and a["keys"] == b["keys"]:
         return "A and B were made alike: settings, seeds, data, weights, code, libraries and machine"
     lines = ["how they were made: what is not the same in A and B", *_stages(a["keys"], b["keys"])]
+    if not groups:
+        return "\n".join([*lines, "", "what has changed is in neither manifest"])
     rows = [(name if n == 0 else "", *row) for name, found in groups for n, row in enumerate(_cut(found))]
     return "\n".join([*lines, "", *aligned(("", "what", "A", "B"), rows)])
 
@@ -41,12 +43,14 @@ def _groups(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, Lines
     """The differences by what they are of, those that explain most first."""
     said, told = a["declared"], b["declared"]
     task = [name for name in ("asked", "name", "kaggle", "demo") if name in said or name in told]
+    files = [_only(content["files"], ("declaration.py", "folds.csv", "duplicates.csv")) for content in (a, b)]
     passes = {name: (a[name], b[name]) for name in ("precision", "batch")}
     return [
         ("task", _unlike(_only(said, task), _only(told, task))),
         ("seeds", _unlike(_only(said, ["seed", "threads"]), _only(told, ["seed", "threads"]))),
         ("settings", _unlike(said["settings"], told["settings"])),
         ("data", _data(a["data"], b["data"])),
+        ("beside", _unlike(*files)),
         ("elsewhere", _unlike(_outside(a), _outside(b))),
         ("weights", _unlike(a["weights"]["attached"], b["weights"]["attached"]) + _trained(a, b)),
         ("code", _unlike(a["code"], b["code"])),

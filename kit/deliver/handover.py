@@ -126,4 +126,6 @@ def _push(made: Handover) -> list[str]:
     if made.about["stage"] == "predict":
         page = f"https://www.kaggle.com/code/{made.owner}/{made.kernel}"
         return [*lines, f"when it has run, submit it on its page: {page}"]
-    return [*lines, "  (at the first push, it is right that the kernel is no valid source of itself yet)"]
+    also = ", nor is one to tile, if there is none" if made.about["stage"] == "train" else ""
+    said = "at the first push, it is right that the kernel is no valid source of itself yet"
+    return [*lines, f"  ({said}{also})"]

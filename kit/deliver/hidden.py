@@ -91,10 +91,11 @@ def make(run: Run, out: Path, images: int) -> Hidden:
     pool = list(_pool(run))
     if not pool:
         raise DataError(f"not one image of {run.data} is there", "is --data the folder as it was shipped?")
-    units = choose(pool, images)
+    # Where no unit has so few images, the smallest comes whole.
+    units = choose(pool, images) or [min(pool, key=lambda unit: len(unit.images))]
     odd, said = _oddities(run, units)
     count = sum(len(unit.images) for unit in units)
-    if count < images:
+    if count != images:
         said.append(f"{count} images, not {images}: no other unit fits without being cut")
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)

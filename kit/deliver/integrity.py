@@ -13,6 +13,7 @@ from kit import competition
 from kit.deliver import manifest
 from kit.deliver.case import Case, find_data
 from kit.deliver.check import check_submission
+from kit.deliver.evidence import TABLES
 from kit.deliver.findings import Finding, failed, judged
 from kit.deliver.manifest import NAME, SEAL
 from kit.errors import DataError, KitError
@@ -24,6 +25,9 @@ PARTS: dict[str, type] = {
     "environment": dict, "machine": dict, "keys": dict, "timings": dict, "claim": dict, "fallback": list,
     "files": dict,
 }  # fmt: skip
+# What every submission has, and what one has whose own models take part.
+ALWAYS = ("submission.csv", "metrics.json", "second_level.json", "oof_combined.csv", *TABLES)
+OWN = ("folds.csv", "images.csv")
 NOT_COVERED = (NAME, "report.html")  # the first has a digest of its own; the second is drawn afterwards
 
 
@@ -44,6 +48,9 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any] | None, Finding]:
         return None, Finding("FAILED", what, error.message)
     if lost := [name for name, kind in PARTS.items() if not isinstance(content.get(name), kind)]:
         return None, Finding("FAILED", what, f"it does not say what it must of {', '.join(lost)}")
+    names = [content["run"], content["declared"].get("name"), *content["weights"].get("trained", ())]
+    if outside := [name for name in names if ".." in Path(str(name)).parts or Path(str(name)).is_absolute()]:
+        return None, Finding("FAILED", what, f"'{outside[0]}' lies outside the folder: do not trust it")
     return content, Finding("ok", what, "every byte as it was written, by its own sha256")
 
 
@@ -67,7 +74,7 @@ def check_folder(case: Case, given: Path | None) -> tuple[list[Finding], Case]:
     Returns:
         What was found, and the case with the data that the levels above may use.
     """
-    found = [check_files(case.folder, case.manifest["files"]), check_name(case.folder, case.manifest)]
+    found = [check_files(case), check_name(case.folder, case.manifest)]
     if failed(found):  # nothing is read of files that are not those of the manifest
         return found, case
     found.append(check_rules(case.folder, case.manifest))
@@ -82,19 +89,22 @@ def check_folder(case: Case, given: Path | None) -> tuple[list[Finding], Case]:
     return [*found, tables], replace(case, data=data)
 
 
-def check_files(folder: Path, files: Mapping[str, str]) -> Finding:
+def check_files(case: Case) -> Finding:
     """No file is changed, missing or too many, and none is a link."""
+    folder, files = case.folder, case.manifest["files"]
     present = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
     links = {name for name, path in present.items() if path.is_symlink()}
     there = {name for name, path in present.items() if path.is_file()} - links
     faults = [f"{name} is a link" for name in sorted(links)]
-    faults += [f"{name} is missing" for name in sorted(set(files) - there - links)]
+    needed = {*files, *ALWAYS, *(OWN if case.own else ())}
+    faults += [f"{name} is missing" for name in sorted(needed - there - links)]
     faults += [f"{name} is not in the manifest" for name in sorted(there - set(files) - set(NOT_COVERED))]
     same = {name for name in there & set(files) if file_digest(present[name]) == files[name]}
     faults += [f"{name} has been changed" for name in sorted((there & set(files)) - same)]
     size = sum(present[name].stat().st_size for name in same)
+    drawn = " but report.html, which nothing vouches for" if "report.html" in there else ""
     return judged(
-        "files", faults, f"{len(same)} files, {size / 1024:.0f} KiB, each with its sha256; no other"
+        "files", faults, f"{len(same)} files, {size / 1024:.0f} KiB, each with its sha256; no other{drawn}"
     )
 
 
@@ -145,5 +155,8 @@ def check_tables(data: Path, content: Mapping[str, Any]) -> Finding:
             faults.append(f"{name} is not in {data}")
         elif path.stat().st_size != was["size"] or file_digest(path) != was["sha256"]:
             faults.append(f"{name} is not the file that the run was made with")
-    count = len(content["data"]["tables"])
-    return judged("tables", faults, f"{count} files, each with its size and sha256")
+    told = content["data"]["tables"]
+    more = sorted({path.name for path in data.glob("*.csv")} - set(told))
+    if more and not faults:
+        return Finding("not checked", "tables", f"the manifest does not know {', '.join(more)} of {data}")
+    return judged("tables", faults, f"{len(told)} files, each with its size and sha256")

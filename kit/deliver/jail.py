@@ -8,6 +8,7 @@ links: symbolic links of the new ``/``: path -> target.
 binds: ``[source, path in the new /, whether it can be written]``.
 proc: whether there is a process namespace, which needs a ``/proc`` of its own.
 command, folder: what is run, and where.
+cores: how many processors it may use, at most.
 
 The exit code is the command's, 128 + n where signal n ended it, and 125 where mounting failed.
 """
@@ -119,6 +120,7 @@ def main() -> int:
         except OSError as error:
             print(f"cannot mount {error.filename}: {error.strerror}", file=sys.stderr)
             return FAILED
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: plan["cores"]])
     return run(plan["command"], plan["folder"])
 
 

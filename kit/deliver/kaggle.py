@@ -76,13 +76,13 @@ def write_kernel(
     gpu: bool,
     datasets: Sequence[str],
     competition: str,
-    itself: bool = False,
+    kernels: Sequence[str] = (),
 ) -> None:
     """Write the ``kernel-metadata.json`` of a script that runs without internet.
 
     Args:
         name, datasets: of the kernel and its data sets, without their owner.
-        itself: the output of its last version is one of its inputs, so that it goes on from there.
+        kernels: those whose last output is among its inputs, as its own is where it goes on from there.
     """
     content = {
         "id": f"{owner}/{name}",
@@ -97,7 +97,7 @@ def write_kernel(
         "enable_internet": False,  # left out, the client would ask for it
         "dataset_sources": [f"{owner}/{dataset}" for dataset in datasets],
         "competition_sources": [competition] if competition else [],
-        "kernel_sources": [f"{owner}/{name}"] if itself else [],
+        "kernel_sources": [f"{owner}/{kernel}" for kernel in kernels],
         "model_sources": [],
         # Libraries stay those that the kernel was first run with.
         "docker_image_pinning_type": "original",

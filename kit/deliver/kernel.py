@@ -10,6 +10,7 @@ import argparse
 import json
 import logging
 import os
+import re
 import resource
 import sys
 import time
@@ -37,12 +38,14 @@ from kit.read import tiles
 from kit.read.tiler import Source, Tiler
 from kit.state import Run
 
+READ = ("ok", "empty")  # states of an image that could be read
 TRIES = 2  # of an image that ends the process that reads it
+FULL = re.compile("out of memory|n't allocate memory", re.IGNORECASE)  # as torch says it
 SPOKEN = 20  # lines that tell how far tiling has come
 
 
 class Faulty(Exception):
-    """Faults of the golden inputs, a sentence each with its kind before it."""
+    """Why no prediction can be right, a sentence each with its kind before it."""
 
 
 @dataclass
@@ -94,7 +97,7 @@ def told(error: Exception) -> str:
         kind = kinds.get(type(error), "exception")
         return f"{kind}: {error.message}" + (f" ({error.hint})" if error.hint else "")
     names = {kind.__name__ for kind in type(error).__mro__}
-    if names & {"MemoryError", "OutOfMemoryError"}:
+    if names & {"MemoryError", "OutOfMemoryError"} or FULL.search(str(error)):
         return f"memory: {error or 'there is not enough of it'}"
     kind = "library" if isinstance(error, ImportError) else "exception"
     place = traceback.extract_tb(error.__traceback__)[-1]
@@ -105,7 +108,8 @@ def run_kernel(code: Path, weights: Path, data: Path, out: Path, work: Path) -> 
     """Everything, in order.
 
     Raises:
-        Faulty: the golden inputs are not predicted as they were when the bundle was made.
+        Faulty: the golden inputs are not predicted as they were when the bundle was made, or not one image
+            can be read.
         KitError: something is missing or cannot be written.
     """
     from kit.deliver import probe
@@ -120,6 +124,7 @@ def run_kernel(code: Path, weights: Path, data: Path, out: Path, work: Path) -> 
     report.note("probe")
     images = tile(run)
     report.note("tile")
+    require_readable(images)
     test, unpredicted = finite(run, predict.test_rows(run, models_of(run, about), about["folds"], say))
     write_table(run.folder("predict") / "test.csv", test)
     report.note("predict")
@@ -152,6 +157,19 @@ def require_real(about: Mapping[str, Any]) -> None:
     """
     if about["declared"]["demo"] and not os.environ.get("KIT_REHEARSAL"):
         raise DataError("this bundle is of the demo, and no submission", "bundle a run with --data")
+
+
+def require_readable(images: pd.DataFrame) -> None:
+    """At least one image, if there are any, could be read: else it is not the images that are wrong.
+
+    Raises:
+        Faulty: there is none. In the rerun, the priors that are there already stand.
+    """
+    if not len(images) or images["status"].isin(READ).any():
+        return
+    there = images[images["status"] != "missing"]
+    kind, row = ("library", there.iloc[0]) if len(there) else ("exception", images.iloc[0])
+    raise Faulty(f"{kind}: not one of {len(images)} images can be read; '{row['image_id']}': {row['reason']}")
 
 
 def make_run(

@@ -42,6 +42,7 @@ LIMITS = {"hours": 9.0, "memory_gib": 13.0, "disk_gib": 18.0}
 KERNEL = ""
 
 ROOT = Path(os.environ.get("KIT_KAGGLE", "/kaggle"))
+HOUR = float(os.environ.get("KIT_HOUR_SECONDS", "3600"))  # seconds; tests have shorter ones
 DEPTH = 5  # levels of folders that are looked through
 CROWD = 1000  # entries of a folder from which on it holds images, and is not walked
 UNPACKED_BYTES, UNPACKED_FILES = 2**29, 20_000  # at most, of code
@@ -69,7 +70,9 @@ def main() -> int:
         if sentence:  # else the kit itself has said it
             say(f"FAULT {kind}: {sentence}")
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        # Many GB take their time, and whoever was stopped at the end of the hours has none.
+        if began + LIMITS["hours"] * HOUR - time.monotonic() > HOUR / 6:
+            shutil.rmtree(temporary, ignore_errors=True)
     rerun = bool(os.environ.get("KAGGLE_IS_COMPETITION_RERUN"))
     return 0 if rerun and (working / "submission.csv").is_file() else 1
 
@@ -84,8 +87,10 @@ def prepare_and_run(working: Path, temporary: Path, began: float) -> None:
         write_priors(working / "submission.csv", ids)
         say(f"submission.csv: {len(ids)} units, each with the prior, until there is something better")
     parts = find_parts(inputs)
+    listed = {part: listed_files(part, folder) for part, folder in parts.items()}
     for part, folder in parts.items():
-        check_part(part, folder)
+        check_part(part, folder, listed[part])
+    check_identity(listed)
     about = read_json(parts["code"] / ABOUT)
     if about["declared"]["demo"] and not os.environ.get("KIT_REHEARSAL"):
         raise Fault("integrity", "this bundle is of the demo, and no submission: bundle a run with --data")
@@ -180,9 +185,25 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def check_part(part: str, folder: Path) -> None:
+def listed_files(part: str, folder: Path) -> dict[str, str]:
+    """The files of a part with their SHA-256."""
+    files = read_json(folder / "part.json").get("files")
+    if not isinstance(files, dict):
+        raise Fault("integrity", f"{part}: part.json lists no files")
+    return files
+
+
+def check_identity(listed: Mapping[str, Mapping[str, str]]) -> None:
+    """The lists of all parts together are those that the bundle is named after."""
+    text = json.dumps(listed, sort_keys=True, separators=(",", ":"))
+    found = hashlib.sha256(text.encode()).hexdigest()[: len(BUNDLE)]
+    if found != BUNDLE:
+        raise Fault("integrity", f"what {', '.join(listed)} list is the bundle {found}, and not {BUNDLE}")
+
+
+def check_part(part: str, folder: Path, files: Mapping[str, str]) -> None:
     """Every file of a part is what was bundled; what Kaggle has unpacked cannot be compared."""
-    for name, expected in read_json(folder / "part.json")["files"].items():
+    for name, expected in files.items():
         pure = PurePosixPath(name)
         path = folder / pure
         if pure.is_absolute() or ".." in pure.parts or path.is_symlink():
@@ -215,8 +236,12 @@ def sha256(path: Path) -> str:
 
 def wanted_ids(data: Path) -> list[str]:
     """The ids of the sample in its order; of a competition without one, the units of the test, sorted."""
-    tables = {name: rows(data / name) for name in TABLES}
-    wanted = [UNIT, *CLASSES]
+    return asked({name: rows(data / name) for name in TABLES}, UNIT, CLASSES)
+
+
+def asked(tables: Mapping[str, list[list[str]]], unit: str, classes: Sequence[str]) -> list[str]:
+    """The ids that tables ask for, as `rows` reads them."""
+    wanted = [unit, *classes]
     for table in tables.values():
         if table and table[0] == wanted:
             return [row[0] for row in table[1:] if row]
@@ -224,10 +249,10 @@ def wanted_ids(data: Path) -> list[str]:
         header = ",".join(tables[sample][0] if tables[sample] else [])
         raise Fault("sample", f"{sample} line 1 is {header}, not {','.join(wanted)}")
     test = tables.get("test.csv")
-    if test and UNIT in test[0]:
-        column = test[0].index(UNIT)
+    if test and unit in test[0]:
+        column = test[0].index(unit)
         return sorted({row[column] for row in test[1:] if row})
-    raise Fault("sample", f"none of {', '.join(TABLES)} says which {UNIT} are asked for")
+    raise Fault("sample", f"none of {', '.join(tables)} says which {unit} are asked for")
 
 
 def rows(path: Path) -> list[list[str]]:

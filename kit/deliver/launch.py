@@ -22,9 +22,11 @@ from typing import Any
 
 HOUR = float(os.environ.get("KIT_HOUR_SECONDS", "3600"))  # seconds; tests have shorter ones
 REPORT, SESSION, FOLDS = "kit_report.json", "kit-session.json", "folds.csv"
+MARGIN = 1 / 6  # hours before the limit at which it stops: the clock of Kaggle began before ours
 RESTARTS = 5  # of a kernel that a slide has killed
 FULL = 0.95  # of the space, from where on a session is stopped
 KEPT = 40  # last lines of what is said
+TILES = "*/tile/*/*.npz"  # in the work folder
 
 
 class Fault(Exception):
@@ -90,7 +92,7 @@ def predict(place: Place, limits: Mapping[str, float], began: float, seconds: Ma
     work = place.temporary / "work"
     named = {"code": place.code, "weights": place.weights, "data": place.data, "out": place.working}
     command = ["-m", "kit.deliver.kernel", *(f"--{name}={path}" for name, path in named.items())]
-    watch = Watch(began + limits["hours"] * HOUR - HOUR / 60, HOUR / 120)
+    watch = Watch(began + (limits["hours"] - MARGIN) * HOUR, HOUR / 120)
     for left in reversed(range(RESTARTS + 1)):
         ended = run([*command, f"--work={work}"], place, place.temporary, watch)
         if not (left and killed(ended) and any((work / "trying").glob("*"))):
@@ -120,7 +122,7 @@ def session(
         Fault: a stage did not work.
     """
     said = {"kit": 1, "name": about["declared"]["name"], "kernel": kernel, "number": 1, "finished": []}
-    said |= resume(inputs, place.working, said["name"])
+    said |= resume(inputs, place.working, said["name"], kernel)
     end, most = began + limits["hours"] * HOUR - HOUR / 3, limits["disk_gib"] * 2**30 * FULL
     watch = Watch(end, HOUR / 12, place.working, most)
     for stage in about["stages"]:
@@ -133,27 +135,46 @@ def session(
             print(f"stopped in {stage}, since the {limits['hours']:g} hours are nearly over", flush=True)
             print("go on: push the next version of this kernel; it begins where this one ended", flush=True)
             return
-        judge(ended, limits)
+        try:
+            judge(ended, limits)
+        except Fault as fault:
+            if not (said["finished"] or any((place.working / "work").glob(TILES))):
+                raise
+            # Kaggle attaches the output of the last version that did not fail.
+            if str(fault):
+                print("FAULT", f"{fault.kind}: {' '.join(str(fault).split())}", flush=True)
+            print("what is done is kept: mend that, and push the next version", flush=True)
+            return
     print(f"finished: {', '.join(about['stages'])}; the results are this kernel's output", flush=True)
     print(f"to have them, type: kaggle kernels output OWNER/{kernel or 'KERNEL'} -p DIR", flush=True)
 
 
-def resume(inputs: Sequence[Path], working: Path, name: str) -> dict[str, Any]:
-    """Bring what the latest session of this run has left; what it noted, or nothing."""
-    notes = {}
-    for folder in inputs:
-        with contextlib.suppress(OSError, ValueError):
-            note = json.loads((folder / SESSION).read_text())
-            if note["name"] == name:
-                notes[folder] = note
+def resume(inputs: Sequence[Path], working: Path, name: str, kernel: str) -> dict[str, Any]:
+    """Bring what the latest session of this run has left; what it noted, or nothing.
+
+    What this very kernel has left goes before what another has, as that which has tiled.
+    """
+    found = {folder: session_note(folder / SESSION) for folder in inputs}
+    notes = {folder: note for folder, note in found.items() if note is not None and note["name"] == name}
     if not notes:
         print("no earlier session of this run is attached: it begins", flush=True)
         return {}
-    latest = max(notes, key=lambda folder: (notes[folder]["number"], str(folder)))
+    latest = max(notes, key=lambda at: (notes[at]["kernel"] == kernel, notes[at]["number"], str(at)))
     note = notes[latest]
     shutil.copytree(latest, working, dirs_exist_ok=True, copy_function=shutil.copyfile)
     print(f"going on from session {note['number']}, {latest}", flush=True)
     return {"number": note["number"] + 1, "finished": note["finished"]}
+
+
+def session_note(path: Path) -> dict[str, Any] | None:
+    """What a session has noted; ``None`` where there is no note, or it is none of ours."""
+    try:
+        note = json.loads(path.read_text())
+        numbered = note["kit"] == 1 and type(note["number"]) is int and {"name", "kernel"} <= note.keys()
+        whole = numbered and all(isinstance(stage, str) for stage in note["finished"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return note if whole and isinstance(note["finished"], list) else None
 
 
 def options(place: Place, about: Mapping[str, Any]) -> list[str]:
@@ -253,7 +274,9 @@ def judge(ended: Ended, limits: Mapping[str, float]) -> None:
     if "No space left on device" in text:
         raise Fault("disk", "no space is left on the disk")
     how = f"signal {-ended.code}" if ended.code < 0 else f"exit code {ended.code}"
-    raise Fault("exception", f"{how}: {ended.last[-1] if ended.last else 'it said nothing'}")
+    # A hint comes after the error of the kit.
+    errors = [line for line in ended.last if line.startswith("error: ")]
+    raise Fault("exception", f"{how}: {(errors or ended.last or ['it said nothing'])[-1]}")
 
 
 def size_of(folder: Path) -> int:

@@ -70,10 +70,12 @@ def ledger(task: Competition, data: Path | None, entry: Entry) -> str:
         SettingError: there is no such submission, or a score is none.
         DataError: the ledger or the submission cannot be read.
     """
+    if entry.units < 0:
+        raise SettingError(f"--units {entry.units} is no number of units", "it takes 1 or more")
     path = _place(task)
     if entry.run:
         folder = find(task, entry.run)
-        _check(folder, entry)
+        _check(task, folder, entry)
         path = folder.parent / "ledger.csv"
         write(path, noted(read(path), folder.name, entry))
     elif entry != Entry(units=entry.units):
@@ -107,7 +109,7 @@ def find(task: Competition, asked: str) -> Path:
     found = [path.parent for place in places for path in place.glob(f"*/{manifest.NAME}")]
     mine = [folder for folder in found if folder.name.startswith(asked)]
     if (Path(asked) / manifest.NAME).is_file():
-        mine = [Path(asked)]
+        mine = [Path(asked).resolve()]  # "." has neither a name nor a folder above
     if len(mine) != 1:
         what = "several submissions are" if mine else "no submission is"
         known = ", ".join(str(folder) for folder in sorted(mine or found)) or "there is none: run submit"
@@ -115,8 +117,8 @@ def find(task: Competition, asked: str) -> Path:
     return mine[0]
 
 
-def _check(folder: Path, entry: Entry) -> None:
-    """The scores are scores, and the file that they are of is there.
+def _check(task: Competition, folder: Path, entry: Entry) -> None:
+    """The scores are scores, and the file that they are of is there, of this competition.
 
     Raises:
         SettingError: not so.
@@ -125,11 +127,11 @@ def _check(folder: Path, entry: Entry) -> None:
         value = getattr(entry, board)
         if value is not None and not (math.isfinite(value) and value > 0):
             raise SettingError(f"--{board} {value:g} is no score", "it takes a number above 0, as 0.671")
-    if entry.units < 0:
-        raise SettingError(f"--units {entry.units} is no number of units", "it takes 1 or more")
     if entry.bold and not (folder / "submission_bold.csv").is_file():
         raise SettingError(f"{folder} has no submission_bold.csv", "leave --bold away: it was the safe one")
-    manifest.read(folder)
+    of = manifest.read(folder).get("declared", {}).get("name")
+    if of is not None and of not in _names(task):
+        raise SettingError(f"{folder} is a submission of {of}, not of {task.name}", f"type: kit ledger {of}")
 
 
 # --- the file ---------------------------------------------------------------------------------------
@@ -174,7 +176,11 @@ def read(path: Path) -> list[Row]:
     table = read_strings(path)
     if list(table.columns) != list(COLUMNS):
         raise DataError(f"{path} line 1: the columns must be {', '.join(COLUMNS)}", "put them back")
-    return [_row(path, line, cells) for line, cells in enumerate(table.itertuples(index=False), start=2)]
+    rows = [_row(path, line, cells) for line, cells in enumerate(table.itertuples(index=False), start=2)]
+    for line, row in enumerate(rows, start=2):
+        if row.name in [other.name for other in rows[: line - 2]]:
+            raise DataError(f"{path} line {line}: {row.name} is there twice", "remove one of the two")
+    return rows
 
 
 def _row(path: Path, line: int, cells: Sequence[str]) -> Row:
@@ -185,7 +191,8 @@ def _row(path: Path, line: int, cells: Sequence[str]) -> Row:
     except ValueError as error:
         raise DataError(f"{path} line {line}: {error}", "correct the line, or remove it") from error
     sound = all(value is None or (math.isfinite(value) and value > 0) for value in (public, private))
-    if kind not in KINDS or not run or not sound or many < 0:
+    plain = Path(run).name == run != ".."  # a folder beside the ledger, and no other
+    if kind not in KINDS or not run or not plain or not sound or many < 0:
         raise DataError(
             f"{path} line {line}: '{', '.join(cells)}' is no row of a ledger",
             f"it takes a run, {' or '.join(KINDS)}, and scores above 0; correct the line, or remove it",

@@ -89,6 +89,7 @@ def data(run: Run, own: bool) -> dict[str, Any]:
         # Hundreds of gigabytes are not read again: `tile` has fingerprinted every image.
         seen = read_state(run.work)["tile"]["ingredients"]["inputs"]
         images = {"count": seen["images"], "bytes": _bytes(run), "digest": seen["digest"]}
+        images |= {"coords": seen["coords"]} if "coords" in seen else {}  # of tiles that were imported
     tables = {
         path.name: {"size": path.stat().st_size, SEAL: file_digest(path)}
         for path in sorted(run.data.glob("*.csv"))

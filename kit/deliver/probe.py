@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from platform import machine
 from typing import Any
 
 import numpy as np
@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from kit.deliver.origin import TOLERANCE
+from kit.deliver.origin import TOLERANCE, machine
 from kit.errors import DataError, KitError, WeightsError
 from kit.files import digest, file_digest, read_arrays, write_arrays
-from kit.learn import embed, encode, models, plan, predict, preprocess
+from kit.learn import embed, models, plan, predict, preprocess
 from kit.learn.dataset import labelled
 from kit.learn.models import Model
 from kit.learn.train import fold_names, weights_path
@@ -38,6 +38,7 @@ GRID = 4  # pixels of a tile that are compared, each side
 PIXELS = {"same": 1e-5, "other": 0.02}  # the same of standardised pixels; 0.02 is about one grey level
 LARGE = 1e-3  # from here on it is no rounding of another library
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "opencv-python-headless")
+MACHINE = re.compile("CUDA|cuDNN|cuBLAS|out of memory|n't allocate memory", re.IGNORECASE)
 NAMES = ("tiles", "counts", "weight", "probabilities", "about")
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float64]
@@ -84,11 +85,10 @@ def write(run: Run, path: Path) -> None:
             # Pixels are the same for all folds of a model.
             arrays.setdefault(f"pixels {given.purpose}", seen.sketch())
     about = {
-        "format": 1,
         "entries": entries,
         "batch": run.competition.training.infer_batch,
         "precision": "fp32",
-        "machine": this_machine(),
+        "machine": machine(),
         "libraries": libraries(),
     }
     arrays |= {
@@ -109,7 +109,7 @@ def check(run: Run, path: Path) -> list[str]:
         return [f"weights: {path.name} is {'damaged' if path.is_file() else 'not there'}"]
     about = json.loads(content["about"].tobytes())
     images = as_bags(content["tiles"], content["counts"], content["weight"])
-    kind = "same" if (about["machine"], about["libraries"]) == (this_machine(), libraries()) else "other"
+    kind = "same" if (about["machine"], about["libraries"]) == (machine(), libraries()) else "other"
     found: dict[str, list[str]] = {}
     off: dict[str, float] = {}
     eyes: Eyes = {}
@@ -146,6 +146,8 @@ def compared(
     try:
         now = predicted(run, given, entry["fold"], images, seen, eyes)
     except (KitError, RuntimeError, SafetensorError, KeyError) as error:
+        if of_machine(error):
+            raise
         return [("weights", str(error))], None
     if seen.inexact:
         faults.append(("precision", ", ".join(sorted(seen.inexact))))
@@ -293,6 +295,8 @@ def recorded_otherwise(run: Run, given: Model, entry: Mapping[str, Any]) -> Faul
     except WeightsError as error:
         return ("preprocessing" if "pixels" in error.message else "weights"), error.message
     except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
+        if of_machine(error):
+            raise
         return "weights", f"its weights cannot be read: {error}"
     for name, before in entry["preprocessing"].items():
         if now["preprocessing"][name] != before:
@@ -300,6 +304,12 @@ def recorded_otherwise(run: Run, given: Model, entry: Mapping[str, Any]) -> Faul
     if now["sha256"] != entry["sha256"]:
         return "weights", "its weights are not those that were bundled: their SHA-256 differs"
     return None
+
+
+def of_machine(error: Exception) -> bool:
+    """Whether it is the memory or the GPU that fails, whatever the weights are."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"OutOfMemoryError", "AcceleratorError"} or MACHINE.search(str(error)))
 
 
 def other_pixels(now: NDArray[np.float32], before: NDArray[np.float32] | None, tolerance: float) -> str:
@@ -343,14 +353,3 @@ def libraries() -> dict[str, str]:
     """The versions of what decides numbers."""
     installed = {item.name.lower(): item.version for item in metadata.distributions()}
     return {name: installed.get(name, "not installed") for name in LIBRARIES}
-
-
-def this_machine() -> str:
-    """The kind of processor, and of the GPU if there is one."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-    gpu = torch.cuda.get_device_name() if encode.device().type == "cuda" else "no GPU"
-    return ", ".join(filter(None, (machine(), model, gpu)))

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kit.deliver import bundle, failures, hidden, kaggle, packages, projection, sandbox, wheels
+from kit.deliver import bundle, failures, hidden, kaggle, launch, packages, projection, sandbox, wheels
 from kit.deliver.failures import Compared, Failure
 from kit.deliver.hidden import Hidden
+from kit.deliver.origin import TOLERANCE
 from kit.deliver.packages import Packages
 from kit.deliver.projection import Work
 from kit.deliver.sandbox import Ended, Kernel, Limits
@@ -84,6 +85,12 @@ class Stage:
         seconds = projection.limit(self.options.hours, self.work, self.expected, self.options.slower)
         disk = float(self.about.get("limits", {}).get("disk_gib", 20))
         return Limits(seconds, self.options.memory, disk)
+
+    @property
+    def allowed(self) -> float:
+        """How far a probability may be off: more where the run had a GPU and its kernel has none."""
+        had = not all(name.endswith("no GPU") for name in self.about.get("machines", ()))
+        return TOLERANCE["other" if had and not self.about.get("gpu") else "same"]
 
 
 def rehearse(run: Run, options: Options) -> tuple[str, int]:
@@ -189,6 +196,7 @@ def attempt(stage: Stage, layout: str) -> Attempt:
         python=stage.packages.folder,
         scratch=scratch,
         visible=(*stage.packages.sources, *sandbox.links_out(stage.hidden.folder)),
+        gpu=bool(stage.about.get("gpu")),
     )
     ended = sandbox.run(kernel, stage.limits)
     report = _report(kernel.working / REPORT)
@@ -196,7 +204,7 @@ def attempt(stage: Stage, layout: str) -> Attempt:
     if failure is None:
         failure, compared = failures.of_submission(
             kernel.working / "submission.csv", run.competition, stage.hidden,
-            report.get("fallback", []), float(stage.about["tolerance"]["same"]),
+            report.get("fallback", []), stage.allowed,
         )  # fmt: skip
     for name in ("tmp", "root"):
         shutil.rmtree(scratch / name, ignore_errors=True)
@@ -220,9 +228,10 @@ def faults(stage: Stage, one: Attempt) -> list[str]:
     if one.failure is not None:
         return [str(one.failure)]
     found = []
-    if one.hours > stage.options.hours:
+    if one.hours > stage.options.hours - launch.MARGIN:
         said = f"{one.hours:.1f} h projected for {stage.options.expected} images; the limit is"
-        found.append(f"{failures.TIMEOUT}: {said} {stage.options.hours:g} h")
+        early = f"and a kernel stops {60 * launch.MARGIN:.0f} minutes before"
+        found.append(f"{failures.TIMEOUT}: {said} {stage.options.hours:g} h, {early}")
     if one.ended.open:
         found.append(f"not rehearsed as on Kaggle: {one.ended.open}")
     return found
@@ -285,10 +294,9 @@ def _compared(stage: Stage, attempts: list[Attempt]) -> list[str]:
     if not found:
         return []
     worst = max(found, key=lambda one: one.largest)
-    allowed = float(stage.about["tolerance"]["same"])
     lines = [
         f"{worst.units} of {len(stage.hidden.units)} units compared with what the run predicts: the largest"
-        f" difference is {worst.largest:.1e} ({allowed:g} is allowed)",
+        f" difference is {worst.largest:.1e} ({stage.allowed:g} is allowed)",
         f"{worst.priors} units got the prior; {int(stage.hidden.units['prior'].sum())} have no usable image",
     ]
     if worst.reason:
@@ -314,6 +322,8 @@ def _notes(stage: Stage, attempts: list[Attempt]) -> list[str]:
         f"largest unit rehearsed: {stage.hidden.units['megapixels'].max():.0f} Mpx;"
         f" largest image known: {area:.0f} Mpx"
     )
+    gpu = "with the GPU of this machine, if it has one" if stage.about.get("gpu") else "without a GPU"
+    notes.append(f"rehearsed on {sandbox.cores()} cores, {gpu}; Kaggle has {sandbox.CORES} cores")
     asked = set(stage.about.get("requires", {}))
     if found.other:
         names = sorted(found.other, key=lambda name: (name not in asked, name))

@@ -1,63 +1,76 @@
-"""Level 3: the test images tiled and predicted again, with the weights that were trained."""
+"""Level 3: test images and a sample of the others tiled and predicted again, with the trained weights."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
-import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
 from tqdm.auto import tqdm
 
-from kit import folds
-from kit.deliver import kernel
+from kit import folds, parallel
+from kit.competition import Competition, Tables
 from kit.deliver.case import LIBRARIES, Case, find_images, quietly
+from kit.deliver.evidence import TABLES
 from kit.deliver.findings import Finding, Unchecked, failed, judged
 from kit.deliver.origin import TOLERANCE
+from kit.deliver.rescore import gaps
+from kit.deliver.sample import Sample, draw
 from kit.errors import KitError
 from kit.files import file_digest, read_strings, split_archive, write_table
 from kit.learn import models, predict
+from kit.learn.models import Model
 from kit.learn.train import fold_names, weights_path
 from kit.learn.weights import expand
 from kit.read import tiles
+from kit.read.tiler import Tiler
 from kit.state import Run
 
 if TYPE_CHECKING:
     from kit.deliver.verify import Options
 
 READING = ("torch", "timm", "albumentations", "openslide-python")  # besides what a second level needs
-KEYS = ["image_id", "model", "seed", "fold"]  # what tells a row of test.csv
+KEYS = ["image_id", "model", "seed", "fold"]  # what tells a row of a table of predict
+WHAT = {
+    "oof.csv": "out-of-fold probabilities",
+    "holdout.csv": "held-out probabilities",
+    "test.csv": "test probabilities",
+}
 
 
 def check(case: Case, options: Options) -> list[Finding]:
-    """Compare ``test.csv`` with what the trained weights say today.
+    """Compare test.csv, and a sample of oof.csv and holdout.csv, with what the trained weights say today.
 
     Raises:
         Unchecked: images or weights are not there, or the predictions were made elsewhere.
     """
     if not case.own:
         raise Unchecked("the predictions were made elsewhere, by models that nobody here knows")
-    if case.part("test.csv") is None or not len(read_strings(case.folder / "test.csv")):
-        raise Unchecked("no test image was predicted")
     attached = attached_weights(case, options)
     trained = find_trained(case, options)
     run = case.restore(case.place / "inferred", find_images(case, options.data), attached)
     found = check_weights(case, trained, run)
     if failed(found):
         return found
+    sample = draw(case, run, options.every)
+    if not len(read_strings(case.folder / "test.csv")) and not sample.images:
+        raise Unchecked("no image that was predicted is here", "give all images: --data DIR")
     with quietly():
         try:
             found.append(check_images(case, run))
-            images, rows = test_again(run)
-            return [*found, check_tiles(case, images), check_probabilities(case, rows)]
+            images, rows = predicted_again(run, sample)
         except KitError as error:
-            return [*found, Finding("FAILED", "test probabilities", error.message)]
+            return [*found, Finding("FAILED", "probabilities", error.message)]
+    found.append(check_tiles(case, images, sample))
+    for file in rows:
+        found += check_file(case, file, rows[file], sample)
+    return [*found, *sample.lacking()]
 
 
 # --- what is needed -----------------------------------------------------------------------------------
@@ -147,66 +160,116 @@ def check_images(case: Case, run: Run) -> Finding:
 # --- tiling and predicting ----------------------------------------------------------------------------
 
 
-def test_again(run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Tile and predict the test images alone, as the kernel does.
+def predicted_again(run: Run, sample: Sample) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
+    """Tile the test images and the sample, and predict them by every model whose weights are there.
 
     Returns:
-        Their rows of ``images.csv``, and what every model whose weights are there says, as in ``test.csv``.
+        Their rows of ``images.csv``; and the rows of each table of `predict` by its file's name.
     """
     names = fold_names(folds.training_folds(run))
-    run = replace(run, competition=kernel.of_test(run.competition))
+    run = replace(run, competition=of_sample(run.competition, sample.read))
     todo = [  # a bound on the hours may have left some out
         model for model in models.of_run(run) if weights_path(run, model, names[0]).is_file()
     ]
-    with contextlib.redirect_stdout(sys.stderr):  # the kernel tells a log what a console is not told
-        kernel.tile(run)
-        with tqdm(total=len(todo) * len(names), desc="predicting", unit="fold") as bar:
-            rows = predict.test_rows(run, todo, names, lambda line: bar.set_postfix_str(line) or bar.update())
-    write_table(run.folder("predict") / "test.csv", rows)
-    return (read_strings(run.folder("tile") / tiles.IMAGES), read_strings(run.folder("predict") / "test.csv"))
+    worker = Tiler(run)
+    made = parallel.run_all(worker.tile, tiles.sources(run), run.workers, "tile", "", worker.lost)
+    usable = tiles.write_images(run, made).query("tiles > 0")
+    test, train = (sorted(usable.loc[usable["split"] == split, "image_id"]) for split in ("test", "train"))
+    parts: dict[str, list[pd.DataFrame]] = {file: [] for file in TABLES}
+    torch.set_num_threads(run.threads)
+    with tqdm(total=len(todo) * len(names), desc="predicting", unit="fold") as bar:
+        for given in todo:
+            for fold in names:
+                model, network = predict.recorded(run, given, fold), predict.load_network(run, given, fold)
+                asked = {"oof.csv": sample.folds.get(fold, []), "holdout.csv": sample.held}
+                for file in TABLES:
+                    split = "test" if file == "test.csv" else "train"
+                    ids = test if split == "test" else sorted({*asked[file]} & {*train})
+                    values = predict.predict_images(run, model, network, split, np.array(ids, dtype=object))
+                    parts[file].append(_rows(run, model, fold, ids, values))
+                bar.update()
+    for file, found in parts.items():
+        write_table(run.folder("predict") / file, pd.concat(found))
+    images = read_strings(run.folder("tile") / tiles.IMAGES)
+    return images, {file: read_strings(run.folder("predict") / file) for file in TABLES}
 
 
-def check_tiles(case: Case, made: pd.DataFrame) -> Finding:
-    """The test images have as many tiles as they had."""
-    what, path = "tiles", case.part("images.csv")
-    if path is None:
-        return Finding("not checked", what, "images.csv is not in the folder")
-    told = read_strings(path)
-    told = told[told["split"] == "test"].set_index("image_id")
-    made = made.set_index("image_id")
-    faults = [f"image '{name}' was not tiled" for name in made.index.difference(told.index)]
-    faults += [f"image '{name}' is not in the data" for name in told.index.difference(made.index)]
-    for name in told.index.intersection(made.index):
-        was, now = (" ".join(table.loc[name, ["status", "tiles"]]) for table in (told, made))
-        faults += [f"image '{name}' was '{was}', it is '{now}'"] if was != now else []
-    return judged(
-        what, faults, f"{len(made)} test images, {made['tiles'].astype(int).sum()} tiles, as before"
-    )
+def of_sample(task: Competition, ids: Collection[str]) -> Competition:
+    """The competition with no other training images than these, of which there may be 395 GB."""
+
+    def load(data: Path) -> Tables:
+        raw = task.load(data)
+        return Tables(raw.train[raw.train[task.image].isin(ids)], raw.test)
+
+    # Images without a label of the task are there to learn from.
+    return replace(task, load=load, tiles=replace(task.tiles, extra=False))
 
 
-def check_probabilities(case: Case, made: pd.DataFrame) -> Finding:
-    """Every row of ``test.csv`` is what its model says, within what the kind of machine allows."""
-    what, others = "test probabilities", case.unlike((*LIBRARIES, *READING), gpu=True)
+def _rows(run: Run, model: Model, fold: str, ids: Sequence[str], values: predict.Floats) -> pd.DataFrame:
+    """What a model says of some images: `KEYS`, and a column a class."""
+    keys = {"image_id": ids, "model": model.name, "seed": run.seed + model.seed, "fold": fold}
+    classes = {f"p_{name}": values[:, n] for n, name in enumerate(run.competition.classes)}
+    return pd.DataFrame(keys | classes)
+
+
+def check_tiles(case: Case, made: pd.DataFrame, sample: Sample | None = None) -> Finding:
+    """The images have as many tiles as they had: those of the test and of a sample, or all of them."""
+    told, keys = read_strings(case.folder / "images.csv"), ["split", "image_id"]
+    if sample is not None:
+        told = told[(told["split"] == "test") | told["image_id"].isin(sample.read)]
+        told = told[told["split"] != "extra"]
+    told, made = told.set_index(keys), made.set_index(keys)
+    faults = [f"{split} image '{name}' was not tiled" for split, name in made.index.difference(told.index)]
+    faults += [
+        f"{split} image '{name}' is not in the data" for split, name in told.index.difference(made.index)
+    ]
+    for key in told.index.intersection(made.index):
+        was, now = (" ".join(table.loc[key, ["status", "tiles"]]) for table in (told, made))
+        faults += [f"{key[0]} image '{key[1]}' was '{was}', it is '{now}'"] if was != now else []
+    counts = made.groupby(level="split").size()
+    listed = " and ".join(f"{count} {split} images" for split, count in counts.items())
+    count = made["tiles"].astype(int).sum()
+    return judged("tiles", faults, f"{listed}, {count} tiles, as before")
+
+
+def check_file(case: Case, file: str, made: pd.DataFrame, sample: Sample) -> list[Finding]:
+    """The rows of a table of `predict`; of oof.csv and holdout.csv those of the sample."""
+    told = read_strings(case.folder / file)
+    if file == "test.csv":
+        return [check_probabilities(case, WHAT[file], told, made)] if len(told) or len(made) else []
+    ids, every = set(sample.images), told["image_id"].nunique()
+    told = told[told["image_id"].isin(ids)]
+    if not len(told) and not len(made):
+        return []
+    count = told["image_id"].nunique()
+    how = f"{count} of {every} images; --all reads every one: " if count < every else ""
+    return [check_probabilities(case, WHAT[file], told, made, how)]
+
+
+def check_probabilities(
+    case: Case, what: str, told: pd.DataFrame, made: pd.DataFrame, how: str = ""
+) -> Finding:
+    """Every row is what its model says, within what the kind of machine allows."""
+    others = case.unlike((*LIBRARIES, *READING), gpu=True)
     allowed = TOLERANCE["other" if others else "same"]
-    told = read_strings(case.folder / "test.csv")
     columns = [name for name in map(str, told) if name.startswith("p_")]
-    first = told.set_index(KEYS)[columns].astype(float)
-    second = made.set_index(KEYS)[columns].astype(float)
+    first, second = (table.set_index(KEYS)[columns] for table in (told, made))
     faults = [f"a row of {_row(key)} is not there" for key in second.index.difference(first.index)]
     faults += [f"no model says the row of {_row(key)}" for key in first.index.difference(second.index)]
     if faults or not first.index.is_unique:
-        return judged(what, faults or ["rows of test.csv are there twice"])
-    gap = (first - second.loc[first.index]).abs().max(axis=1)
-    worst, largest = gap.idxmax(), float(gap.max())
-    why = (
-        f"within {allowed:g}, as {'; '.join(others[:2]) if others else 'machine and libraries are the same'}"
+        return judged(what, faults or ["rows are there twice"])
+    gap = gaps(first, second.loc[first.index])
+    largest, count = float(gap.max()), int((gap > allowed).sum())
+    if count:
+        worst = _row(gap.idxmax())
+        most = f"most by {largest:.2g}: {worst}; allowed is {allowed:g}"
+        faults = [f"{count} of {len(gap)} rows differ, {most}"]
+    why = "; ".join(others[:2]) if others else "machine and libraries are the same"
+    return judged(
+        what,
+        faults,
+        f"{how}{len(gap)} rows, the largest difference {largest:.2g} (within {allowed:g}, as {why})",
     )
-    count = int((~(gap <= allowed)).sum())
-    if count or not np.isfinite(largest):
-        faults = [
-            f"{count} of {len(gap)} rows differ, most by {largest:.2g}: {_row(worst)}; allowed is {allowed:g}"
-        ]
-    return judged(what, faults, f"{len(gap)} rows, the largest difference {largest:.2g} ({why})")
 
 
 def _row(key: Any) -> str:

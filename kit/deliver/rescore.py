@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping
@@ -19,10 +20,11 @@ from kit.deliver.evidence import TABLES
 from kit.deliver.findings import Finding, Unchecked, judged
 from kit.deliver.manifest import CLAIM
 from kit.errors import DataError, KitError
-from kit.files import read_strings
+from kit.files import numbers, read_strings
 from kit.state import Run, flatten
 
 RELATIVE = 1e-9  # what other library versions or processors may change of a number
+SILENT = ("empty", "unreadable", "missing", "refused")  # what an image without tiles may be
 WITHOUT = ("metadata only", "limit", *SHORTCUTS)  # rows that need files which may not be there
 Numbers = dict[str, Any]
 
@@ -87,15 +89,18 @@ def check_dealt(case: Case, run: Run) -> Finding:
     what, plain = "folds", replace(run, fold_table=None, folds_given=False)
     if run.fold_table is None:
         return Finding("ok", what, f"dealt again from seed {run.seed}: no table was used")
-    if run.folds_given or plain.key("fold") != case.manifest["keys"].get("fold"):
-        reason = "the table was given, or made with near-duplicates or another version: it is taken as it is"
-        return Finding("not checked", what, reason)
     again = replace(plain, fold_table=case.place / "dealt.csv")
-    with quietly():
+    with quietly(), contextlib.suppress(DataError):  # where folds were given, none may be dealt
         folds.run(again)
-    same = again.folds.read_bytes() == run.fold_table.read_bytes()
-    faults = [] if same else [f"folds.csv is not what seed {run.seed} deals: units have changed places"]
-    return judged(what, faults, f"folds.csv is what seed {run.seed} deals, to the byte")
+    if again.folds.is_file() and again.folds.read_bytes() == run.fold_table.read_bytes():
+        return Finding("ok", what, f"folds.csv is what seed {run.seed} deals, to the byte")
+    key, given = case.manifest["keys"].get("fold"), replace(run, folds_given=True)
+    if key != plain.key("fold") and (run.folds_given or key == given.key("fold")):
+        reason = "the table was given by the one who made the run: how units were held out is not known"
+        return Finding("not checked", what, reason)
+    if key != plain.key("fold") and not case.same_code:
+        return Finding("not checked", what, f"version {case.version} of the kit may deal them otherwise")
+    return Finding("FAILED", what, f"folds.csv is not what seed {run.seed} deals: units have changed places")
 
 
 def check_key(case: Case, run: Run) -> Finding:
@@ -110,20 +115,23 @@ def check_key(case: Case, run: Run) -> Finding:
 
 def check_coverage(case: Case, run: Run) -> Finding:
     """Every labelled image with tiles has its out-of-fold and its held-out rows, of every model."""
-    what, images = "rows", case.part("images.csv")
-    if images is None:
-        return Finding("not checked", what, "without images.csv nobody knows which images had tiles")
-    tiles = read_strings(images)
-    usable = tiles.loc[(tiles["split"] == "train") & (tiles["tiles"].astype(int) > 0), "image_id"]
+    what, images = "rows", training_images(case)
     table = folds.training_folds(run)
-    table = table[table.index.isin(usable)]
+    table = table[table["role"] != "extra"]
+    faults = [f"image '{name}' is not in images.csv" for name in table.index.difference(images.index)]
+    faults += [f"image '{name}' is twice in images.csv" for name in images.index[images.index.duplicated()]]
+    odd = (images["status"] == "ok") != images["tiles"].str.fullmatch("[1-9][0-9]*")
+    odd |= ~images["status"].isin(["ok", *SILENT])
+    for name, row in images[odd].iterrows():
+        faults.append(f"image '{name}' is '{row['status']}' with {row['tiles']} tiles in images.csv")
+    silent = images[images["status"] != "ok"]
+    table = table[table.index.isin(images.index.difference(silent.index))]
     names = sorted(set(table.loc[table["role"] == "fold", "fold"]))
     fold, held = table[table["role"] == "fold"], table[table["role"] == "holdout"]
     wanted = {
         "oof.csv": {(image, name) for image, name in fold["fold"].items()},
         "holdout.csv": {(image, name) for image in held.index for name in names},
     }
-    faults = []
     for file, pairs in wanted.items():
         rows = read_strings(case.folder / file)
         for (model, seed), mine in rows.groupby(["model", "seed"]):
@@ -131,7 +139,23 @@ def check_coverage(case: Case, run: Run) -> Finding:
         strange = rows["unit_id"] != rows["image_id"].map(table["unit_id"])
         faults += [f"{file}: image '{name}' has a strange unit" for name in rows["image_id"][strange]]
     well = f"{len(fold)} images, each by the models without its fold; {len(held)} held-out images, by all"
-    return judged(what, faults, well)
+    return judged(what, faults, f"{well}{_told(silent)}")
+
+
+def training_images(case: Case) -> pd.DataFrame:
+    """What images.csv says of the training images, by image_id."""
+    table = read_strings(case.folder / "images.csv")
+    return table[table["split"] == "train"].set_index("image_id")
+
+
+def _told(silent: pd.DataFrame, most: int = 5) -> str:
+    """The images that nothing was predicted of, by name."""
+    if not len(silent):
+        return ""
+    listed = ", ".join(f"{name} ({status})" for name, status in silent["status"].head(most).items())
+    more = f" and {len(silent) - most} more" if len(silent) > most else ""
+    count = "1 image has" if len(silent) == 1 else f"{len(silent)} images have"
+    return f"; {count} no tiles: {listed}{more}"
 
 
 def _uncovered(whose: str, rows: pd.DataFrame, wanted: set[Any]) -> list[str]:
@@ -165,7 +189,7 @@ def check_metrics(case: Case, run: Run, content: Mapping[str, Any]) -> list[Find
     """Every number of metrics.json."""
     path = run.folder("combine") / "metrics.json"
     again = read_metrics(path)
-    lacking = _cannot(content, again)
+    lacking = _cannot(case, content, again)
     (told, twice), (found, _) = named(content), named(again)
     out = {name for name in {*told, *found} if any(_about(name, row) for row in lacking)}
     told, found = ({k: v for k, v in one.items() if k not in out} for one in (told, found))
@@ -194,10 +218,11 @@ def within(case: Case, tolerance: float) -> str:
     return f"the same within {tolerance:g} ({'; '.join(case.others[:2])})"
 
 
-def _cannot(told: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, str]:
+def _cannot(case: Case, told: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, str]:
     """The rows that the file has and that cannot be computed from what is there, with the reason."""
     names = {row["name"] for row in told["rows"]} - {row["name"] for row in found["rows"]}
-    return {r["name"]: r["reason"] for r in found["absent"] if r["name"] in names and r["name"] in WITHOUT}
+    names &= {name for name in WITHOUT if name != "limit" or case.declared["demo"]}  # only a demo has one
+    return {row["name"]: row["reason"] for row in found["absent"] if row["name"] in names}
 
 
 def _about(name: str, row: str) -> bool:
@@ -299,7 +324,7 @@ def table_differences(told: Path, found: Path, tolerance: float) -> list[str]:
     first, second = (read_strings(path) for path in (told, found))
     if list(first.columns) != list(second.columns) or first.iloc[:, 0].tolist() != second.iloc[:, 0].tolist():
         return [f"{told.name} has other units, or in another order"]
-    gap = (first.iloc[:, 1:].astype(float) - second.iloc[:, 1:].astype(float)).abs().max(axis=1)
+    gap = gaps(first.iloc[:, 1:], second.iloc[:, 1:])
     worst = int(gap.to_numpy().argmax())
     if gap.iloc[worst] > tolerance:
         cells = [", ".join(table.iloc[worst, 1:]) for table in (first, second)]
@@ -308,6 +333,16 @@ def table_differences(told: Path, found: Path, tolerance: float) -> list[str]:
         where = f"unit '{unit}' has {cells[0]} in {told.name}, and it is {cells[1]}"
         return [where + (f" ({rows} such rows)" if rows > 1 else "")]
     return [] if tolerance else [f"{told.name} has the same numbers, and not the same bytes"]
+
+
+def gaps(first: pd.DataFrame, second: pd.DataFrame) -> pd.Series[float]:
+    """The largest difference in each row of text cells; infinite where one is no number.
+
+    >>> gaps(pd.DataFrame({"a": ["0.5", "nan"]}), pd.DataFrame({"a": ["0.25", "nan"]})).tolist()
+    [0.25, inf]
+    """
+    found: pd.Series[float] = (numbers(first) - numbers(second)).abs().fillna(math.inf).max(axis=1)
+    return found
 
 
 def check_claim(case: Case, content: Mapping[str, Any]) -> Finding:

@@ -26,6 +26,7 @@ from kit.files import write_json
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/nix", "/sys")
 NAMESPACES = ("unshare", "--map-root-user", "--net", "--mount", "--fork", "--kill-child")
+CORES = 4  # of Kaggle's machines, with a GPU or without
 TICK = 0.1  # seconds between two looks at the memory
 SAID = 20_000  # characters kept of what a kernel says
 MIB = 2**20
@@ -49,6 +50,7 @@ class Kernel:
     python: the folder of an environment as `packages.build` makes it.
     scratch: a folder of its own for ``working``, ``tmp`` and the log; what is in it is deleted.
     visible: files and folders elsewhere that it must be able to read.
+    gpu: whether it may use that of this machine.
     """
 
     script: Path
@@ -57,6 +59,7 @@ class Kernel:
     scratch: Path
     visible: tuple[Path, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    gpu: bool = False
 
     @property
     def working(self) -> Path:
@@ -150,6 +153,11 @@ def _why_not() -> str:
     return " ".join(done.stderr.split()) or "unshare is not permitted"
 
 
+def cores() -> int:
+    """How many processors a kernel gets: Kaggle's, or those that there are here."""
+    return min(CORES, len(os.sched_getaffinity(0)))
+
+
 def interpreter() -> str:
     """The Python that this environment was made from."""
     return os.path.realpath(getattr(sys, "_base_executable", sys.executable))
@@ -165,6 +173,7 @@ def _plan(kernel: Kernel, ways: tuple[str, ...]) -> None:
         "proc": "--pid" in ways,
         "command": [python, f"/kaggle/src/{kernel.script.name}"],
     }  # fmt: skip
+    content["cores"] = CORES
     content["folder"] = "/kaggle/working" if ways else str(kernel.working.resolve())
     write_json(kernel.scratch / "plan.json", content)
 
@@ -211,6 +220,8 @@ def _environment(kernel: Kernel, ways: tuple[str, ...]) -> dict[str, str]:
         "KIT_REHEARSAL": "1",
         "PYTHONUNBUFFERED": "1",  # what it said is there, whenever it is killed
     }
+    if not kernel.gpu:
+        found["CUDA_VISIBLE_DEVICES"] = ""
     if not ways:  # /kaggle is not where it should be
         found["KIT_KAGGLE"] = str((kernel.scratch / "root").resolve())
     return found | dict(kernel.environment)

@@ -7,24 +7,29 @@ arrange; levels 1 and 2 compute every number and the submission again; 3 and 4 t
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 import textwrap
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from kit.data import open_data
 from kit.deliver import origin
 from kit.deliver.case import Case
+from kit.deliver.evidence import DECLARATION
 from kit.deliver.findings import WIDTH, Finding, Unchecked, failed
 from kit.deliver.integrity import check_folder, read_manifest
 from kit.deliver.recombine import recombine
 from kit.deliver.rescore import rescore
+from kit.errors import KitError, SettingError, StorageError
 
 NAMES = ("integrity", "re-score", "re-combine", "re-infer", "re-train")
 CHEAP = 2  # the last level that takes seconds and no torch
+log = logging.getLogger("kit")
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,8 @@ class Options:
 
     level: 0 to 4. data: the competition's data. bundle: where trained weights are. work: what is computed
     is kept there, and weights may lie there; ``None``: a temporary folder. weights: ``NAME=FILE`` of the
-    attached ones.
+    attached ones. trust: run the declaration that came with it. task: run this copy of it instead. every:
+    all training images are predicted again, not a sample.
     """
 
     level: int = 2
@@ -41,13 +47,16 @@ class Options:
     bundle: Path | None = None
     weights: Sequence[str] = ()
     work: Path | None = None
+    trust: bool = False
+    task: Path | None = None
+    every: bool = False
 
 
 @dataclass
 class Verdict:
     """What was found so far, level by level.
 
-    stopped: the level that could not be tried, and why.
+    stopped: the last level that could not be tried, and why.
     """
 
     found: dict[int, list[Finding]]
@@ -65,9 +74,20 @@ class Verdict:
         return next(sound, max(self.found) + 1) - 1
 
     @property
+    def short(self) -> bool:
+        """Whether it stopped before the level that was asked: a later one may have needed less."""
+        return self.stopped is not None and self.stopped[0] > max(self.found)
+
+    @property
+    def unchecked(self) -> list[str]:
+        """What was tried and could not be checked."""
+        lines = (finding for level in self.found.values() for finding in level)
+        return [finding.what for finding in lines if finding.state == "not checked"]
+
+    @property
     def code(self) -> int:
         """0: it holds as far as was asked, 1: something is not as claimed, 2: it cannot be checked here."""
-        return 1 if self.faults else 2 * (self.stopped is not None)
+        return 1 if self.faults else 2 * self.short
 
 
 def verify(folder: Path, options: Options) -> tuple[str, int]:
@@ -80,7 +100,8 @@ def verify(folder: Path, options: Options) -> tuple[str, int]:
     verdict = Verdict({0: [first]})
     with ExitStack() as stack:
         if content is not None:
-            case = Case(folder.resolve(), content, _place(options, content["run"], stack).resolve())
+            place = _place(options, content["run"], stack).resolve()
+            case = Case(folder.resolve(), content, place, trust=options.trust, task=options.task)
             _go(verdict, case, options)
     return told(folder, content, verdict, options), verdict.code
 
@@ -94,16 +115,36 @@ def _place(options: Options, run: str, stack: ExitStack) -> Path:
 
 def _go(verdict: Verdict, case: Case, options: Options) -> None:
     """Every level until one cannot be tried or, at what takes long or trusts the files, one has failed."""
-    level = 0
-    try:
+    if options.data is not None:
+        open_data(options.data, case.place)  # what is wrong with it is the user's to mend
+    with _survived(verdict.found[0]):
         found, case = check_folder(case, options.data)
         verdict.found[0] += found
-        for level in range(1, options.level + 1):
-            if verdict.faults and (level == 1 or level > CHEAP):
+    for level in range(1, options.level + 1):
+        if verdict.faults and (level == 1 or level > CHEAP):
+            return
+        found = []
+        try:
+            with _survived(found):
+                found += _level(level, case, options)
+            verdict.found[level] = found
+        except Unchecked as error:
+            verdict.stopped = (level, error)
+            if level != len(NAMES) - 2:  # whoever trains again needs no trained weights
                 return
-            verdict.found[level] = _level(level, case, options)
-    except Unchecked as error:
-        verdict.stopped = (level, error)
+
+
+@contextmanager
+def _survived(found: list[Finding]) -> Iterator[None]:
+    """Files of a stranger may hold anything, and break whatever reads them: that is a finding, too."""
+    try:
+        yield
+    except (Unchecked, SettingError, StorageError, MemoryError):
+        raise
+    except Exception as error:
+        log.debug("the check ended with", exc_info=True)
+        said = error.message if isinstance(error, KitError) else repr(error)
+        found.append(Finding("FAILED", "contents", f"something is not as the kit writes it: {said}"))
 
 
 def _level(level: int, case: Case, options: Options) -> list[Finding]:
@@ -125,8 +166,19 @@ def told(folder: Path, content: Mapping[str, Any] | None, verdict: Verdict, opti
     lines = [] if content is None else [*_about(folder, content), ""]
     for level, findings in verdict.found.items():
         lines += [f"level {level}, {NAMES[level]}", *(finding.line() for finding in findings)]
-    return "\n".join(
-        [*lines, "", *_wrapped(_sentence(verdict, options)), *_next(folder, content, verdict, options)]
+    said = f"{_sentence(verdict, options)}{_program(content, verdict, options)}"
+    return "\n".join([*lines, "", *_wrapped(said), *_next(folder, content, verdict, options)])
+
+
+def _program(content: Mapping[str, Any] | None, verdict: Verdict, options: Options) -> str:
+    """Whose program has run with the checks, if any."""
+    if content is None or DECLARATION not in content["files"] or max(verdict.found) == 0:
+        return ""
+    if options.task is not None:
+        return f" Your own {options.task.name}, which is its {DECLARATION}, was run."
+    return (
+        f" BUT the sender's own program {DECLARATION} was run, and can make any check say anything: this"
+        " is worth no more than your reading of it."
     )
 
 
@@ -142,7 +194,7 @@ def _about(folder: Path, content: Mapping[str, Any]) -> list[str]:
     made = (
         f"made from {data} by {version},"
         f" seed {declared.get('seed')}, {declared.get('threads')} threads,"
-        f" on {content['machine'].get('class')}"
+        f" on {content['machine'].get('class')}, as it says"
     )
     return [*_wrapped(f"{folder}: {made}"), *_wrapped(f"claim: {_claim(folder, content['claim'])}")]
 
@@ -179,9 +231,12 @@ def _sentence(verdict: Verdict, options: Options) -> str:
         )
         return f"The claim does NOT hold: {checks} failed, the first at level {first} ({NAMES[first]}){rest}."
     held = f"The claim holds up to level {verdict.holds}"
+    if verdict.unchecked:
+        held += f", as far as it was checked (not: {', '.join(verdict.unchecked)})"
     if verdict.stopped is not None:
         level, error = verdict.stopped
-        return f"{held}; level {level} ({NAMES[level]}) cannot be checked: {error.reason}."
+        how = "cannot be" if verdict.short else "was not"
+        return f"{held}; level {level} ({NAMES[level]}) {how} checked: {error.reason}."
     return f"{held}."
 
 
@@ -193,7 +248,7 @@ def _next(folder: Path, content: Mapping[str, Any] | None, verdict: Verdict, opt
         return _wrapped(f"hint: it was made by other code of the kit ({which}); that one may say otherwise")
     if verdict.faults:
         return []
-    if verdict.stopped is not None:
+    if verdict.stopped is not None and verdict.short:
         return [f"hint: {verdict.stopped[1].hint}"] if verdict.stopped[1].hint else []
     if verdict.holds == len(NAMES) - 1:
         return []
@@ -201,5 +256,7 @@ def _next(folder: Path, content: Mapping[str, Any] | None, verdict: Verdict, opt
     words += [f"--data {options.data}"] if options.data else []
     words += [f"--bundle {options.bundle or 'DIR'}"] if verdict.holds == CHEAP else []
     words += [f"--weights {' '.join(options.weights)}"] if options.weights else []
+    words += ["--trust"] if options.trust else []
+    words += [f"--task {options.task}"] if options.task else []
     # The command stays on one line, however long its paths are: it is to be copied.
     return [f"for the next level, {NAMES[verdict.holds + 1]}, type:", f"  {' '.join(words)}"]

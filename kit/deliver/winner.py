@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import platform
 import shutil
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -84,23 +82,12 @@ def requirements(folder: Path) -> str:
     from kit.deliver import wheels
 
     owners = metadata.packages_distributions()
-    imported = {name for path in folder.rglob("*.py") for name in _imports(path)}
+    imported = {name for path in folder.rglob("*.py") for name in code_part.imported(path)}
     # What is loaded by another package, and imported nowhere by name, is in the kernel's own list.
     names = {owner for name in imported for owner in owners.get(name, ())} | set(wheels.LEAST)
     pins = sorted(set(_pins(names)), key=str.lower)
     version = f"# made with Python {platform.python_version()}; python -m pip install -r requirements.txt"
     return "\n".join([version, *pins]) + "\n"
-
-
-def _imports(path: Path) -> set[str]:
-    """The top-level modules that a file imports, wherever in it."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module.partition(".")[0])
-    return found - set(sys.stdlib_module_names) - {"kit"}
 
 
 def _pins(names: Iterable[str]) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from kit.competition import find
 from kit.deliver import manifest
 from kit.files import digest, read_strings, write_json, write_table
 from kit.state import Run
+from tests.deliver import verified
 
 Submit = Callable[..., Path]
 Write = Callable[..., Path]
@@ -123,3 +125,24 @@ def _write_results(run: Run) -> None:
         table = pd.DataFrame({"unit_id": units, "p_CE": values, "p_LAA": 1 - values})
         write_table(run.folder("combine") / f"{name}.csv", table)
     write_json(run.folder("combine") / "second_level.json", {"scored_prior": [0.5, 0.5]})
+
+
+@pytest.fixture(scope="module")
+def one_code() -> Iterator[None]:
+    """The package counts as the same all along, whoever edits it while these tests run."""
+    with pytest.MonkeyPatch.context() as patch:
+        verified.one_code(patch)
+        yield
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> verified.Place:
+    """Where a toy of photographs went through every stage."""
+    return verified.made(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def clone(photos: verified.Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Its submission folder alone, in a place where nothing else is."""
+    monkeypatch.chdir(tmp_path)
+    return shutil.copytree(photos.submission, Path("submissions") / "toy" / photos.submission.name)

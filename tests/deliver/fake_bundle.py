@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import kit
-from kit.deliver import kernel_script
+from kit.deliver import archive, kernel_script
 from kit.deliver.code_part import rendered
 
 SOURCE = Path(kernel_script.__file__).read_text()
-ID = "0123456789ab"
 SAMPLE = "patient,a,b\n006388,0.5,0.5\n2e3749,0.5,0.5\nx,0.5,0.5\n"
 PRIORS = (
     "patient,a,b\n006388,0.333333333,0.666666667\n2e3749,0.333333333,0.666666667\nx,0.333333333,0.666666667\n"
@@ -36,10 +35,6 @@ exec(os.environ.get("FAKE", ""))
 (o.out / "submission.csv").write_text("predicted")
 (o.out / "kit_report.json").write_text(json.dumps({"seconds": {"start": 1.0, "tile": 2.0}}))
 """
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def pack(path: Path, files: dict[str, str | bytes]) -> None:
@@ -69,10 +64,11 @@ class Fake:
     about: dict[str, Any] = field(default_factory=dict)
     constants: dict[str, Any] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)  # where a part, or the data, are mounted
+    identity: str = ""
 
     def path(self, part: str) -> Path:
         names = {"data": "toy-cup"}
-        return self.root / "input" / self.places.get(part, names.get(part, f"toy-{ID}-{part}"))
+        return self.root / "input" / self.places.get(part, names.get(part, f"toy-{part}"))
 
     def build(self, files: dict[str, str | bytes] | None = None) -> Fake:
         """Write everything; ``files``: more of the code."""
@@ -94,20 +90,21 @@ class Fake:
         return self.seal()
 
     def seal(self) -> Fake:
-        """List the files of each part as they are now."""
-        for part in ("code", "weights", "wheels"):
-            folder = self.path(part)
-            files = {p.relative_to(folder).as_posix(): sha256(p) for p in folder.rglob("*")
-                     if p.is_file() and p.name != "part.json"}  # fmt: skip
-            if folder.is_dir():
-                content = {"kit": 1, "part": part, "bundle": ID, "files": files}
-                (folder / "part.json").write_text(json.dumps(content))
+        """List the files of each part as they are now, under the name that the bundle then has."""
+        listed = {part: archive.listed(self.path(part)) for part in self.parts}
+        self.identity = archive.identity(listed)
+        for part, files in listed.items():
+            content = {"kit": 1, "part": part, "bundle": self.identity, "files": files}
+            (self.path(part) / "part.json").write_text(json.dumps(content))
         return self
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return tuple(part for part in archive.PARTS if self.path(part).is_dir())
+
     def run(self, **environment: str) -> Ran:
-        parts = tuple(part for part in ("code", "weights", "wheels") if self.path(part).is_dir())
-        values = {"BUNDLE": ID, "PARTS": parts, "UNIT": "patient", "CLASSES": ("a", "b"), "SLUG": "toy-cup",
-                  "PRIOR": (1 / 3, 2 / 3)}  # fmt: skip
+        values = {"BUNDLE": self.identity, "PARTS": self.parts, "UNIT": "patient", "CLASSES": ("a", "b"),
+                  "SLUG": "toy-cup", "PRIOR": (1 / 3, 2 / 3)}  # fmt: skip
         path = self.root / "src" / "run.py"
         path.parent.mkdir(exist_ok=True)
         path.write_text(rendered(SOURCE, values | self.constants))
@@ -116,7 +113,9 @@ class Fake:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("KAGGLE", "KIT_", "PYTHONPATH"))}
         began = time.monotonic()
         done = subprocess.run([sys.executable, str(path)], env=kept | more, capture_output=True, text=True)
-        assert not list((self.root / "tmp").iterdir()), "nothing temporary is left"
+        left, late = list((self.root / "tmp").iterdir()), "FAULT time: " in done.stdout
+        assert bool(left) == late, "nothing temporary is left, but where there is no time to remove it"
+        shutil.rmtree(self.root / "tmp")
         return Ran(
             done.returncode, done.stdout + done.stderr, self.root / "working", time.monotonic() - began
         )

@@ -17,7 +17,6 @@ import torch
 from safetensors.torch import save_file
 
 from kit.deliver import archive
-from kit.errors import DataError
 from kit.files import write_json
 
 
@@ -42,6 +41,11 @@ def zipped(path: Path, *entries: tuple[zipfile.ZipInfo, bytes]) -> Path:
     return path
 
 
+def unpack(path: Path, folder: Path) -> None:
+    with zipfile.ZipFile(path) as content:
+        content.extractall(folder)
+
+
 def test_packing_gives_the_same_bytes_whatever_the_order_dates_and_rights(
     tmp_path: Path, sources: dict[str, Path | bytes]
 ) -> None:
@@ -54,7 +58,7 @@ def test_packing_gives_the_same_bytes_whatever_the_order_dates_and_rights(
 
 def test_what_was_packed_is_unpacked(tmp_path: Path, sources: dict[str, Path | bytes]) -> None:
     archive.pack(sources, tmp_path / "code.whl")
-    archive.unpack(tmp_path / "code.whl", tmp_path / "out")
+    unpack(tmp_path / "code.whl", tmp_path / "out")
     assert sorted(archive.digests(tmp_path / "out")) == ["kit/a.py", "kit/b.py"]
     assert (tmp_path / "out/kit/b.py").read_bytes() == b"b = 2\n"
 
@@ -73,10 +77,8 @@ def test_what_was_packed_is_unpacked(tmp_path: Path, sources: dict[str, Path | b
 )
 def test_a_member_that_leaves_its_folder_is_refused(tmp_path: Path, name: str, mode: int, says: str) -> None:
     path = zipped(tmp_path / "bad.whl", (entry("kit/fine.py"), b""), (entry(name, mode), b"/etc/passwd"))
-    with pytest.raises(DataError, match=says) as error:
-        archive.unpack(path, tmp_path / "out")
-    assert error.value.hint and "\n" not in error.value.message
-    assert not (tmp_path / "out").exists() and not (tmp_path / "out.py").exists()
+    (fault,) = archive.inspect(path)
+    assert says in fault and "\n" not in fault
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -97,13 +99,13 @@ def test_every_flipped_byte_of_an_archive_is_noticed_or_harmless(
 ) -> None:
     archive.pack(sources, tmp_path / "code.whl")
     good = (tmp_path / "code.whl").read_bytes()
-    archive.unpack(tmp_path / "code.whl", tmp_path / "good")
+    unpack(tmp_path / "code.whl", tmp_path / "good")
     right = archive.digests(tmp_path / "good")
     bad = tmp_path / "bad.whl"
     for place in range(0, len(good), 3):
         bad.write_bytes(good[:place] + bytes([good[place] ^ 0x55]) + good[place + 1 :])
         if not archive.inspect(bad):
-            archive.unpack(bad, tmp_path / f"{place}")
+            unpack(bad, tmp_path / f"{place}")
             contents = sorted(archive.digests(tmp_path / f"{place}").values())
             assert contents == sorted(right.values()), place
     bad.write_bytes(good[: len(good) // 2])

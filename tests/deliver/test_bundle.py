@@ -113,6 +113,7 @@ def test_bundle_json_says_how_to_make_the_run_again(run: Run, made: Path) -> Non
     assert said["folds"] == ["0", "1"] and said["task"] == "task/my_task.py"
     assert said["attached"] == {"test_efficientnet": "attached/test_efficientnet.safetensors"}
     assert said["tables"] == ["sample_submission.csv", "test.csv", "train.csv"]
+    assert said["gpu"] is False and len(said["machines"]) == 1
     assert sum(said["prior"]) == pytest.approx(1) and said["classes"] == ["a", "b"]
     assert set(said["requires"]) == set(wheels.LEAST) and said["wheels"] == []
 
@@ -225,6 +226,31 @@ def test_a_session_of_no_time_is_refused(run: Run, out: Path) -> None:
         bundle.bundle(run, options(out, hours=0))
 
 
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [([], "no table of toy is at the top"),
+     (["train.csv"], "not know what to predict: none of train.csv says which patient"),
+     (["train.csv", "test.csv"], "")],
+    ids=["none", "no test", "no sample"],
+)  # fmt: skip
+def test_tables_that_a_kernel_would_not_find_are_refused(run: Run, names: list[str], says: str) -> None:
+    if not says:
+        code_part.require_found(run, names, "predict")
+        return
+    with pytest.raises(SettingError, match=says) as error:
+        code_part.require_found(run, names, "predict")
+    assert "top of the data folder" in error.value.hint
+
+
+def test_tables_in_a_folder_below_make_no_bundle(
+    run: Run, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(code_part, "tables", lambda run: ["train.csv"])
+    with pytest.raises(SettingError, match="would not know what to predict"):
+        bundle.bundle(run, options(out))
+    assert not out.exists()
+
+
 def test_tiles_at_given_coordinates_are_refused(run: Run, out: Path) -> None:
     with pytest.raises(SettingError, match="--import"):
         bundle.bundle(replace(run, coords=Path("coords")), options(out))
@@ -312,7 +338,8 @@ def test_a_session_of_tiling_or_training_goes_on_from_its_own_output(
     known = constants(out)
     assert known["PARTS"] == parts and known["STAGES"] == stages and known["KERNEL"] == f"toy-{stage}"
     metadata = json.loads((out / "kernel/kernel-metadata.json").read_text())
-    assert metadata["kernel_sources"] == [metadata["id"]] == [f"some-body/toy-{stage}"]
+    sources = [f"some-body/toy-{name}" for name in ("train", "tile")[stage == "tile" :]]
+    assert metadata["kernel_sources"] == sources and metadata["id"] == sources[0]
     weights = [name for name in archive.digests(out) if name.endswith(".safetensors")]
     assert weights == ["inputs/weights/attached/test_efficientnet.safetensors"] * (stage == "train")
     assert ("optuna" in text.split("rehearse")[0]) == (stage == "train"), "what only tuning needs"

@@ -57,6 +57,8 @@ def test_sums_may_be_off_by_what_printing_takes_away(tmp_path: Path) -> None:
         (with_line(2, "inf,0.5,0.5"), "line 2: patient_id 'inf' is not in the sample"),
         (with_line(4, "100000.0,0.25,0.75"), "line 4: patient_id '100000.0' is not in the sample"),
         (with_line(3, "006388,,1.0"), "line 3: patient_id '006388' is not a number in every class: , 1.0"),
+        (with_line(3, "006388,٠.٤,0.6"), "line 3: patient_id '006388' is not a number in every class"),
+        (with_line(3, "006388,\u00a00.4,0.6"), "line 3: patient_id '006388' is not a number in every class"),
         (with_line(3, "006388,nan,1.0"), "line 3: patient_id '006388' is not a number in every class"),
         (with_line(3, "006388,inf,1.0"), "line 3: patient_id '006388' is not a number in every class"),
         (with_line(3, "006388,high,1.0"), "line 3: patient_id '006388' is not a number in every class: high"),
@@ -270,6 +272,9 @@ def test_a_sample_or_file_that_cannot_judge_is_a_slip_of_the_command(
         judge(tmp_path / "none.csv", sample, find("strip-ai"))
     sample.write_text("image_id,a,b\n1,0,1\n")
     with pytest.raises(DataError, match="a sample of strip-ai has the columns patient_id, CE, LAA"):
+        judge(file, sample, find("strip-ai"))
+    sample.write_text("patient_id,CE,LAA\n")
+    with pytest.raises(DataError, match="has no row"):
         judge(file, sample, find("strip-ai"))
 
 

@@ -87,6 +87,18 @@ def test_the_first_stage_is_named_with_what_it_was_given(compared: Callable[...,
     assert rows(text) == [["settings", "train.lr", "0.01", "0.001"]]
 
 
+def test_folds_and_a_declaration_that_differ_are_named(compared: Callable[..., str]) -> None:
+    text = compared({"files/folds.csv": "1", "files/declaration.py": "2"})
+    assert rows(text) == [["beside", "declaration.py", "-", "2"], ["folds.csv", "-", "1"]]
+
+
+def test_what_has_other_keys_was_not_made_alike_whatever_else_is_the_same(
+    compared: Callable[..., str],
+) -> None:
+    text = compared({"keys/submit": "new"})
+    assert "the first stage that differs is submit" in text and "in neither manifest" in text
+
+
 def test_two_stages_that_do_not_rest_on_each_other_are_both_first(compared: Callable[..., str]) -> None:
     text = compared({f"keys/{name}": "new" for name in STAGES} | {"declared/seed": 1})
     assert "the first stage that differs is fold, and beside it tile; tune" in text

@@ -55,6 +55,16 @@ def test_its_tables_are_the_competitions_own_and_load_as_such(
     assert not (made.folder / "train").exists()
 
 
+def test_one_image_is_asked_for_where_every_unit_has_two(
+    settled: Settled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = hidden._pool
+    monkeypatch.setattr(hidden, "_pool", lambda run: (u for u in whole(run) if len(u.images) == 2))
+    made = hidden.make(settled(), tmp_path / "hidden", 1)
+    assert made.units["images"][made.units["kind"] == HELD_OUT].tolist() == [2]
+    assert any(said.startswith("2 images, not 1") for said in made.said)
+
+
 def test_whole_units_are_taken_so_that_their_predictions_compare(settled: Settled, tmp_path: Path) -> None:
     run = settled()
     made = hidden.make(run, tmp_path / "hidden", 19)

@@ -28,7 +28,8 @@ def kernel(tmp_path: Path) -> Path:
     folder = tmp_path / "kernel"
     folder.mkdir()
     (folder / "run.py").write_text("print(1)\n")
-    kaggle.write_kernel(folder, "some-body", "strip-ai-tile", True, ["strip-ai-1-code"], "a-cup", itself=True)
+    name = "strip-ai-tile"
+    kaggle.write_kernel(folder, "some-body", name, True, ["strip-ai-1-code"], "a-cup", [name])
     return folder
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -161,12 +162,44 @@ def test_an_image_of_which_a_network_says_no_number_is_left_out(
     assert found.report["failed"] == [["e000", "unpredicted", "a model says no number of it"]]
 
 
-def test_no_readable_image_at_all_is_a_submission_of_priors(made: Bundled, ran: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [(lambda path: path.write_bytes(b"no picture"), "library: not one of 4 images can be read; 'e000': "),
+     (Path.unlink, "exception: not one of 4 images can be read; 'e000': ")],
+    ids=["unreadable", "missing"],
+)  # fmt: skip
+def test_no_readable_image_at_all_is_a_fault_and_leaves_the_priors(
+    made: Bundled, ran: Any, tmp_path: Path, harm: Callable[[Path], None], says: str
+) -> None:
     data = made.data(tmp_path / "data")
-    shutil.rmtree(data / "test")
+    for path in (data / "test").iterdir():
+        harm(path)
     found = ran(data)
-    assert found.code == 0, found.said
-    assert len(found.report["fallback"]) == 4 and found.table.nunique().tolist() == [1, 1]
+    (line,) = [line for line in found.said.splitlines() if line.startswith("FAULT")]
+    assert found.code == 1 and line.startswith(f"FAULT {says}") and "Traceback" not in found.said
+    assert not (found.out / "submission.csv").exists()
+
+
+def test_images_that_show_nothing_were_read() -> None:
+    kernel.require_readable(pd.DataFrame(columns=["status"]))
+    kernel.require_readable(pd.DataFrame({"status": ["missing", "empty"]}))
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [("CUDA error: no kernel image is available", "exception"), ("CUDA out of memory.", "memory"),
+     ("DefaultCPUAllocator: can't allocate memory", "memory")],
+)  # fmt: skip
+def test_a_gpu_or_memory_that_fails_is_not_blamed_on_the_weights(
+    made: Bundled, ran: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, kind: str
+) -> None:
+    def failing(*words: Any) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(predict, "features_of", failing)
+    found = ran(made.data(tmp_path / "data"))
+    (line,) = [line for line in found.said.splitlines() if line.startswith("FAULT")]
+    assert line.startswith(f"FAULT {kind}: ") and said in line
 
 
 def test_a_weight_that_was_changed_stops_it_before_it_predicts(

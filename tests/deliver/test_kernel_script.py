@@ -99,6 +99,27 @@ def test_what_is_missing_is_named(fake: Any) -> None:
     made.run().failed("integrity", "weights", "not attached", "0" * 12)
 
 
+def test_a_part_whose_list_was_made_again_is_not_that_of_the_bundle(fake: Any) -> None:
+    made = fake().build()
+    before = made.identity
+    (made.path("weights") / "second_level.json").write_text('{"models": []}')
+    made.seal()  # every file is as its list says ...
+    assert made.run().code == 0 and made.identity != before
+    now, made.identity = made.identity, before
+    for part in made.parts:  # ... and the list says it is of the bundle that was made
+        path = made.path(part) / "part.json"
+        path.write_text(path.read_text().replace(now, before))
+    (made.root / "working" / "submission.csv").unlink()
+    made.run().failed("integrity", "code, weights", now, f"not {before}")
+
+
+def test_a_part_without_a_list_is_named(fake: Any) -> None:
+    made = fake().build()
+    path = made.path("weights") / "part.json"
+    path.write_text(json.dumps({"kit": 1, "part": "weights", "bundle": made.identity}))
+    made.run().failed("integrity", "weights: part.json lists no files")
+
+
 def test_without_the_competition_nothing_can_be_submitted(fake: Any) -> None:
     made = fake().build()
     (made.path("data") / "test.csv").unlink()

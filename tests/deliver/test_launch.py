@@ -63,6 +63,23 @@ def test_it_ends_before_the_hours_are_over(fake: Any) -> None:
     assert ran.seconds < 20
 
 
+def test_it_ends_ten_minutes_before_the_hours_are_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watches: list[launch.Watch] = []
+
+    def run(words: object, place: object, folder: object, watch: launch.Watch) -> launch.Ended:
+        watches.append(watch)
+        return launch.Ended(1, "time", [], [])
+
+    monkeypatch.setattr(launch, "run", run)
+    limits = {"hours": 9.0, "memory_gib": 13.0, "disk_gib": 18.0}
+    with pytest.raises(launch.Fault, match="nearly over"):
+        launch.predict(launch.Place(*[tmp_path] * 6), limits, 1000.0, {})
+    (watch,) = watches
+    assert watch.end == 1000 + 9 * 3600 - 600 and watch.grace <= 60
+
+
 # -- sessions of tiling and training
 
 MAIN = """
@@ -139,13 +156,59 @@ def test_a_session_stops_in_time_and_the_next_goes_on(sessions: Any) -> None:
 
 def test_the_latest_of_several_outputs_is_gone_on_from(tmp_path: Path) -> None:
     for number, name in ((2, "toy"), (10, "toy"), (99, "other")):
-        folder = tmp_path / f"{name}-{number}"
-        (folder / "work").mkdir(parents=True)
-        (folder / "work" / "which").write_text(str(number))
-        (folder / "kit-session.json").write_text(json.dumps({"name": name, "number": number, "finished": []}))
-    found = launch.resume(sorted(tmp_path.iterdir()), tmp_path / "working", "toy")
+        left_by(tmp_path / f"{name}-{number}", name=name, number=number)
+    found = launch.resume(sorted(tmp_path.iterdir()), tmp_path / "working", "toy", "toy-train")
     assert found == {"number": 11, "finished": []}
     assert (tmp_path / "working" / "work" / "which").read_text() == "10"
+
+
+def left_by(folder: Path, **said: Any) -> None:
+    """The output of a session that has noted this."""
+    (folder / "work").mkdir(parents=True)
+    (folder / "work" / "which").write_text(str(said.get("number")))
+    note = {"kit": 1, "name": "toy", "kernel": "toy-train", "number": 1, "finished": []}
+    (folder / "kit-session.json").write_text(json.dumps(note | said))
+
+
+def test_what_the_kernel_has_left_itself_goes_before_what_has_tiled(tmp_path: Path) -> None:
+    left_by(tmp_path / "a", kernel="toy-tile", number=7, finished=["tile"])
+    found = launch.resume([tmp_path / "a"], tmp_path / "first", "toy", "toy-train")
+    assert found == {"number": 8, "finished": ["tile"]}
+    left_by(tmp_path / "b", kernel="toy-train", number=2, finished=["tile", "train"])
+    found = launch.resume([tmp_path / "a", tmp_path / "b"], tmp_path / "next", "toy", "toy-train")
+    assert found == {"number": 3, "finished": ["tile", "train"]}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"number": "x"}, {"number": True}, {"kit": 2}, {"name": "other"}, {"finished": None},
+     {"finished": "tile"}, {"finished": [1]}],
+    ids=str,
+)  # fmt: skip
+def test_a_note_of_a_stranger_is_left_alone(tmp_path: Path, said: dict[str, Any]) -> None:
+    left_by(tmp_path / "a", **said)
+    left_by(tmp_path / "b")
+    for name, text in (("c", "[1]"), ("d", "{"), ("e", "{}")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "kit-session.json").write_text(text)
+    found = launch.resume(sorted(tmp_path.iterdir()), tmp_path / "working", "toy", "toy-train")
+    assert found == {"number": 2, "finished": []}
+
+
+def test_a_stage_that_fails_after_another_loses_nothing_of_it(sessions: Any) -> None:
+    made = sessions()
+    ran = made.run(FAKE="if stage == 'train': sys.exit('error: a bug\\nhint: mend it')")
+    assert ran.code == 0 and ran.faults == ["FAULT exception: exit code 1: error: a bug"], ran.said
+    assert "finished" not in ran.said and "push the next version" in ran.said
+    push_again(made)
+    again = made.run()
+    assert again.code == 0 and "going on from session 1" in again.said and again.faults == [], again.said
+
+
+def test_tiles_are_kept_whatever_ends_their_session(sessions: Any) -> None:
+    does = "t = pathlib.Path('work/toy/tile/train/a.npz'); t.parent.mkdir(parents=True); t.touch(); 1 / 0"
+    ran = sessions().run(FAKE=does)
+    assert ran.code == 0 and "ZeroDivisionError" in ran.faults[0], ran.said
 
 
 def test_too_large_an_output_ends_a_session(sessions: Any) -> None:
@@ -156,7 +219,7 @@ def test_too_large_an_output_ends_a_session(sessions: Any) -> None:
 
 
 def test_a_stage_that_fails_is_named(sessions: Any) -> None:
-    ran = sessions().run(FAKE="sys.exit('error: there is no tile')")
+    ran = sessions().run(FAKE="sys.exit('error: there is no tile\\nhint: type kit tile')")
     assert ran.code == 1 and ran.faults == ["FAULT exception: exit code 1: error: there is no tile"]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,33 @@ def test_a_submission_that_is_not_there_is_refused_with_those_that_are(
     refused("ledger", "strip-ai", "--public", 0.6, says=["not of which submission", "--add RUN"])
 
 
+def test_a_number_of_units_below_none_is_refused(refused: Refused, written: Write) -> None:
+    written("aaaa")
+    refused("ledger", "strip-ai", "--units", "-5", says=["--units -5 is no number of units"])
+    refused("ledger", "strip-ai", "--add", "aaaa", "--units", "-5", says=["--units -5"])
+    assert not LEDGER.exists()
+
+
+@pytest.mark.parametrize("asked", [".", "../aaaa/"])
+def test_a_submission_may_be_named_from_inside_and_nothing_is_written_into_it(
+    kit: Kit, written: Write, asked: str
+) -> None:
+    folder = written("aaaa").resolve()
+    with contextlib.chdir(folder):
+        assert kit("ledger", "strip-ai", "--add", asked, "--public", 0.66).code == 0
+    assert not (folder / "ledger.csv").exists()
+    assert [row.run for row in ledger.read(folder.parent / "ledger.csv")] == ["aaaa"]
+
+
+def test_a_submission_of_another_competition_is_refused(
+    refused: Refused, written: Write, seal: Callable[[Path, dict[str, Any]], Path]
+) -> None:
+    folder = written("aaaa")
+    content = json.loads((folder / "manifest.json").read_text())
+    seal(folder, content | {"declared": {"name": "idc"}})
+    refused("ledger", "strip-ai", "--add", "aaaa", says=["is a submission of idc, not of strip-ai"])
+
+
 def test_luck_is_no_alarm_and_what_luck_does_not_explain_is(kit: Kit, written: Write) -> None:
     written("aaaa", 0.60)
     assert "ALARM" not in kit("ledger", "strip-ai", "--add", "aaaa", "--public", 0.72).out
@@ -127,6 +156,8 @@ def test_a_submission_that_is_gone_or_changed_keeps_its_row_without_a_cv(kit: Ki
         ("aaaa,brave,0.6,,,", "line 2: 'aaaa, brave"),
         ("aaaa,safe,nan,,,", "is no row of a ledger"),
         ("aaaa,safe,0.6,,-3,", "is no row of a ledger"),
+        ("../aaaa,safe,0.6,,,", "is no row of a ledger"),
+        ("aaaa,safe,0.6,,,\naaaa,safe,0.5,,,", "line 3: aaaa (safe) is there twice"),
     ],
 )
 def test_a_ledger_that_was_spoilt_by_hand_is_named_by_line(tmp_path: Path, line: str, says: str) -> None:

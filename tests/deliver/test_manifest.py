@@ -118,6 +118,9 @@ def test_what_our_own_models_are_made_of_is_named_without_its_folders(
     found = manifest.data(run, own=True)
     assert found["images"] == {"count": 52, "bytes": 5, "digest": "d1"}
     assert "alice" not in str(found)
+    tile["ingredients"]["inputs"]["coords"] = "d2"  # where somebody else laid the tiles
+    write_json(work / "state.json", {"train": {"outputs": trained}, "tile": tile})
+    assert manifest.data(run, own=True)["images"]["coords"] == "d2"
     monkeypatch.setenv("USER", "slides")  # a folder that is named as its user
     assert manifest.data(run, own=True)["folder"] == ""
 

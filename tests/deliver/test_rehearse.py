@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kit.__main__ import stage_parser
 from kit.deliver import failures, hidden, projection, rehearse, sandbox
 from kit.deliver.projection import Work
 from kit.deliver.rehearse import Options
@@ -61,7 +63,7 @@ def tried(settled: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.Monke
 
 def make_bundle(folder: Path, code: str, answers: dict[str, Any]) -> Path:
     """As much of a bundle as a rehearsal reads."""
-    about = {"run": RUN, "stage": "predict", "tolerance": {"same": 2e-6}, "slug": "the-slug", "requires": {}}
+    about = {"run": RUN, "stage": "predict", "slug": "the-slug", "requires": {}}
     write_text(folder / "kernel" / "run.py", code)
     for part in ("code", "weights"):
         content = {"kit": 1, "part": part, "bundle": "ba9876543210", "files": {}}
@@ -83,6 +85,7 @@ def test_a_kernel_that_predicts_what_the_run_did_passes_in_every_layout(tried: T
     assert re.findall(r"^(\w+) +passes", text, re.MULTILINE) == ["plain", "competitions", "datasets"]
     assert max(map(len, text.splitlines())) <= 100
     assert "6 held-out, 1 broken, 1 no tissue, 1 new site" in text
+    assert "cores, without a GPU; Kaggle has 4 cores" in text
     assert "largest difference is" in text and "nothing is known against it" in text
     assert "3 units got the prior; 3 have no usable image" in text
     assert re.search(
@@ -179,6 +182,30 @@ def test_where_the_network_cannot_be_cut_it_fails_and_says_so(
     monkeypatch.setattr(sandbox, "namespaces", lambda: ())
     text, code = tried(HEAD + TAIL)
     assert code == 1 and "the network is NOT cut" in failure(text)
+
+
+@pytest.mark.parametrize(
+    ("machine", "gpu", "allowed"),
+    [("Xeon, x86_64, no GPU", False, 2e-6), ("Xeon, x86_64, Tesla T4", False, 1e-4),
+     ("Xeon, x86_64, Tesla T4", True, 2e-6)],
+)  # fmt: skip
+def test_what_a_gpu_has_predicted_may_differ_a_little_without_one(
+    machine: str, gpu: bool, allowed: float
+) -> None:
+    stage = rehearse.Stage(*[None] * 8)  # type: ignore[arg-type]
+    assert (
+        replace(stage, about={"machines": ["Xeon, x86_64, no GPU", machine], "gpu": gpu}).allowed == allowed
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--images", "0"), ("--slower", "0"), ("--hours", "nan"), ("--expected", "-1"), ("--memory", "x")],
+)
+def test_a_rehearsal_of_nothing_is_refused(words: tuple[str, str], capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        stage_parser().parse_args(["rehearse", "strip-ai", *words])
+    assert f"argument {words[0]}: " in capsys.readouterr().err
 
 
 def test_a_bundle_of_another_run_or_stage_is_refused(tried: Try, tmp_path: Path) -> None:

@@ -70,6 +70,15 @@ def test_what_reaches_a_server_outside_reaches_nothing_inside(run: Callable[...,
     assert "CONNECTED" not in ended.said and "RESOLVED" not in ended.said
 
 
+def test_it_has_as_many_cores_as_kaggle_and_a_gpu_only_if_asked_for(
+    run: Callable[..., Ended], kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "CORES", 1)
+    code = "import os\nprint(len(os.sched_getaffinity(0)), os.environ.get('CUDA_VISIBLE_DEVICES', 'all'))"
+    assert run(code).said == "1 \n" and sandbox.cores() == 1
+    assert sandbox.run(replace(kernel, gpu=True), MINUTE).said == "1 all\n"
+
+
 @needs_namespaces
 def test_inputs_can_be_read_and_not_written_while_working_can(
     run: Callable[..., Ended], kernel: Kernel
