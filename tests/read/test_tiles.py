@@ -108,7 +108,7 @@ def test_the_table_says_what_was_found(cohort: Any) -> None:
 
 def test_the_surroundings_of_every_image_that_could_be_read_are_measured(cohort: Any) -> None:
     run = cohort()
-    (path,) = tiles.run(run)
+    path, _ = tiles.run(run)
     images = tiles.load_images(run).set_index(["split", "image_id"])
     seen = images[list(shortcuts.COLUMNS)]
     assert seen.dtypes.eq(np.float64).all()
@@ -137,7 +137,7 @@ def test_a_class_that_only_the_corners_tell_is_found_by_their_features(
                 pixels[rows, columns, 2] -= np.uint8(6 * label * painted)
         write_slide(tmp_path / "data" / f"{seed:02d}.tif", pixels)
     run = make_run({f"{seed:02d}": f"{seed:02d}.tif" for seed in range(16)}, reader=reader)
-    (path,) = tiles.run(run)
+    path, _ = tiles.run(run)
     matrix = baselines.features(baselines.shortcut_features(path)["corner only"], None).to_numpy()
     found = baselines.predict(matrix[:8], labels[:8], matrix[8:], 2, LogLoss())[:, 1]
     told = found[labels[8:] == 1].min() > found[labels[8:] == 0].max()

@@ -155,6 +155,6 @@ def test_coordinates_that_are_given_for_them_are_used(cohort: Any, tmp_path: Pat
 
 def test_the_metadata_of_the_task_s_images_do_not_mix_with_theirs(cohort: Any) -> None:
     run = cohort(True)
-    (path,) = tiles.run(run)
+    path, _ = tiles.run(run)
     assert baselines.tile_metadata(path).index.tolist() == ["one", "two"]
     assert sorted(baselines.tile_metadata(path, ("train", "test")).index) == ["one", "t", "two"]

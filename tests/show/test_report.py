@@ -156,7 +156,8 @@ def own_run(tmp_path: Path, make_run: Make, monkeypatch: pytest.MonkeyPatch) -> 
     found["unit_id"] = table["unit_id"]
     for name, part in (("oof", found[:50]), ("holdout", found[50:]), ("test", found[:4])):
         write_table(run.folder("predict") / f"{name}.csv", part)
-    record = {"key": "k" * 64, "seconds": 83.0, "peak_mib": 1234, "outputs": {}, "ingredients": {}}
+    seen = {"inputs": {"images": 5, "digest": "d" * 64}}
+    record = {"key": "k" * 64, "seconds": 83.0, "peak_mib": 1234, "outputs": {}, "ingredients": seen}
     write_json(run.work / "state.json", {"predict": record, "tile": record})
     return run
 
