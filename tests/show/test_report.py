@@ -158,7 +158,7 @@ def own_run(tmp_path: Path, make_run: Make, monkeypatch: pytest.MonkeyPatch) -> 
         write_table(run.folder("predict") / f"{name}.csv", part)
     seen = {"inputs": {"images": 5, "digest": "d" * 64}}
     record = {"key": "k" * 64, "seconds": 83.0, "peak_mib": 1234, "outputs": {}, "ingredients": seen}
-    write_json(run.work / "state.json", {"predict": record, "tile": record})
+    write_json(run.work / "state.json", dict.fromkeys(("predict", "tile", "train"), record))
     return run
 
 
