@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from kit import cluster, competition, recipe, settings, state
-from kit.commands import COMMANDS, Command, Lone, Said, need_predictions
+from kit.commands import COMMANDS, Command, Lone, Said, at_least, need_predictions
 from kit.data import demo_data, open_data
 from kit.errors import KitError, SettingError, did_you_mean
 from kit.files import storage_error
+from kit.parallel import cores
 from kit.stage_options import STAGE_OPTIONS, add_scheduler
 from kit.state import STAGES, External, Run
 
@@ -234,22 +235,6 @@ def add_options(
                 group.add_argument(name, **kind)
             else:  # what make_run reads is there all the same
                 parser.set_defaults(**{kind.get("dest", name.removeprefix("--")): kind.get("default")})
-
-
-def cores() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def at_least(least: int) -> Callable[[str], int]:
-    """The type of an option that takes a whole number from ``least`` on."""
-
-    def number(text: str) -> int:
-        if (value := int(text)) < least:
-            raise argparse.ArgumentTypeError(f"it takes {least} or more, and got {value}")
-        return value
-
-    return number
 
 
 FILES: dict[str, Any] = {"nargs": "+", "action": "extend", "default": [], "metavar": "NAME=FILE"}

@@ -49,6 +49,25 @@ class Lone:
     run: Callable[[argparse.Namespace], Said]
 
 
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of an option that takes a whole number from ``least`` on."""
+
+    def number(text: str) -> int:
+        if (value := int(text)) < least:
+            raise argparse.ArgumentTypeError(f"it takes {least} or more, and got {value}")
+        return value
+
+    return number
+
+
+def number(text: str) -> float:
+    """The type of an option that takes a number above 0."""
+    value = float(text)
+    if not 0 < value < inf:
+        raise argparse.ArgumentTypeError(f"it takes a number above 0, and got {text}")
+    return value
+
+
 def need_predictions(run: Run) -> None:
     """Make sure that combine has predictions to read: our own, or some made elsewhere.
 
@@ -110,9 +129,9 @@ def _bundle_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: WORK/<name>/bundle/<stage>")
     parser.add_argument("--owner", default="", metavar="NAME", help="your name on Kaggle")
     parser.add_argument("--gpu", action="store_true", help="ask for a GPU")
-    parser.add_argument("--hours", type=float, default=9.0, help="what a session may take (default: 9)")
+    parser.add_argument("--hours", type=number, default=9.0, help="what a session may take (default: 9)")
     parser.add_argument(
-        "--memory", type=float, default=13.0, metavar="GIB", help="... and hold (default: 13)"
+        "--memory", type=number, default=13.0, metavar="GIB", help="... and hold (default: 13)"
     )
     parser.add_argument(
         "--image",
@@ -138,27 +157,12 @@ def _bundle(run: Run, options: argparse.Namespace) -> Said:
     return module.bundle(run, wanted), 0
 
 
-def count(text: str) -> int:
-    """The type of an option that takes 1, 2, and so on."""
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"it takes 1 or more, and got {value}")
-    return value
-
-
-def number(text: str) -> float:
-    """The type of an option that takes a number above 0."""
-    value = float(text)
-    if not 0 < value < inf:
-        raise argparse.ArgumentTypeError(f"it takes a number above 0, and got {text}")
-    return value
-
-
 def _rehearse_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bundle", type=Path, metavar="DIR", help="default: the bundle of this run, made if it is not there"
     )
     parser.add_argument(
-        "--images", type=count, default=20, metavar="N", help="how many hidden images (default: 20)"
+        "--images", type=at_least(1), default=20, metavar="N", help="how many hidden images (default: 20)"
     )
     parser.add_argument(
         "--layouts",
@@ -172,7 +176,7 @@ def _rehearse_options(parser: argparse.ArgumentParser) -> None:
         "--memory", type=number, default=13.0, metavar="GIB", help="... and hold (default: 13)"
     )
     parser.add_argument(
-        "--expected", type=count, default=280, metavar="N",
+        "--expected", type=at_least(1), default=280, metavar="N",
         help="images of the real hidden test (default: 280)",
     )  # fmt: skip
     parser.add_argument(

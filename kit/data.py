@@ -63,6 +63,17 @@ def demo_tables(task: Competition, folder: Path) -> Path:
     return folder
 
 
+def demo_image(task: Competition, folder: Path) -> Path | None:
+    """Write one image as the competition's are, always the same; ``None``: no demo can do so."""
+    module = importlib.import_module(task.demo.module) if task.demo.module else None
+    write = getattr(module, "write_image", None)
+    if write is None:
+        return None
+    path = folder / f"image{Path(task.files).suffix}"
+    write(path)
+    return path
+
+
 def _others(task: Competition) -> dict[str, int]:
     """How many patients without a label the cohort has, where they are asked for."""
     return {"other": task.demo.other} if task.tiles.extra and task.demo.other else {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from kit.deliver.findings import Unchecked
 from kit.errors import DataError, SettingError
 from kit.files import file_digest, read_strings, write_json
 from kit.folds import read_folds
+from kit.parallel import cores
 from kit.state import STAGES, Run, environment
 
 # What a second level is computed with; besides, the kind of machine.
@@ -176,11 +176,6 @@ class Case:
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
-
-
-def cores() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def find_images(case: Case, given: Path | None) -> Path:

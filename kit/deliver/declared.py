@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kit import competition, settings
-from kit.competition import Competition
+from kit.competition import Competition, Tables
 from kit.errors import DataError
 from kit.state import Run
 
@@ -76,3 +77,17 @@ def restored(
         weights=weights or {},
         asked=str(declaration) if declaration else content["asked"],
     )
+
+
+def without_training(task: Competition, but: Collection[str] = ()) -> Competition:
+    """The competition with these training images alone, of which there may be 395 GB, and without the sample.
+
+    The sample may ask for units of which the test table has no image: they get the prior.
+    """
+
+    def load(data: Path) -> Tables:
+        raw = task.load(data)
+        return Tables(raw.train[raw.train[task.image].isin(but)], raw.test)
+
+    # Images without a label of the task are there to learn from.
+    return replace(task, load=load, tiles=replace(task.tiles, extra=False))

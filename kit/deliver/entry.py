@@ -21,6 +21,7 @@ from kit import state
 from kit.deliver import archive, code_part, declared
 from kit.errors import DataError, KitError, SettingError
 from kit.files import write_json
+from kit.parallel import cores
 from kit.state import Run
 
 SETTINGS = "SETTINGS.json"
@@ -40,7 +41,7 @@ def main(step: str, arguments: Sequence[str] | None = None) -> int:
     """Do one step: prepare, train or predict. Returns 0, 1 after a fault, or 2: a user's error."""
     parser = argparse.ArgumentParser(description=HELP[step])
     parser.add_argument("--settings", type=Path, default=Path(SETTINGS), help=f"default: {SETTINGS}")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="no result depends on it")
+    parser.add_argument("--workers", type=int, default=cores(), help="no result depends on it")
     parser.add_argument("--dry-run", action="store_true", help="check the folders, and do nothing")
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)

@@ -24,14 +24,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kit import parallel
 from kit.combine import baselines
 from kit.combine.apply import posterior
-from kit.competition import Competition, Tables
-from kit.deliver.check import check_submission
-from kit.deliver.declared import restored
-from kit.deliver.submit import FORMAT, rounded
+from kit.deliver.declared import restored, without_training
+from kit.deliver.submit import completed, write_checked
 from kit.errors import DataError, KitError, StorageError, SubmissionError, WeightsError
-from kit.files import digest, read_strings, write_file, write_json, write_table, write_text
+from kit.files import digest, read_strings, write_json, write_table, write_text
 from kit.learn import models, predict
 from kit.learn.models import Model
 from kit.read import tiles
@@ -130,7 +129,7 @@ def run_kernel(code: Path, weights: Path, data: Path, out: Path, work: Path) -> 
     report.note("predict")
     second_level = json.loads((weights / "second_level.json").read_text())
     table, fallback = build(run, second_level, test, ids)
-    write_submission(run.competition, out / "submission.csv", table, ids)
+    write_checked(out / "submission.csv", table, run.competition, ids)
     report.note("combine")
     failed = [[row.image_id, row.status, row.reason] for row in images.itertuples() if row.status != "ok"]
     pixels = (images["width"].astype(float) * images["height"].astype(float)).sum()
@@ -182,8 +181,7 @@ def make_run(
     """
     attached = {name: weights / place for name, place in about["attached"].items()}
     declaration = code / about["task"] if about["task"] else None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    run = restored(about["declared"], data, work, declaration, attached, cores)
+    run = restored(about["declared"], data, work, declaration, attached, parallel.cores())
     raw = run.competition.load(data)
     if raw.test is None:
         raise DataError(f"{run.name} has no test table", "there is nothing to predict")
@@ -193,21 +191,7 @@ def make_run(
     trained = run.folder("train")
     if not trained.is_symlink():
         trained.symlink_to((weights / "models").resolve(), target_is_directory=True)
-    return replace(run, competition=of_test(run.competition)), ids
-
-
-def of_test(task: Competition) -> Competition:
-    """The competition without its training images, of which there may be 395 GB, and without the sample.
-
-    The sample may ask for units of which the test table has no image: they get the prior.
-    """
-
-    def load(data: Path) -> Tables:
-        raw = task.load(data)
-        return Tables(train=raw.train.iloc[:0], test=raw.test)
-
-    # Images without a label of the task are there to learn from.
-    return replace(task, load=load, tiles=replace(task.tiles, extra=False))
+    return replace(run, competition=without_training(run.competition)), ids
 
 
 def models_of(run: Run, about: Mapping[str, Any]) -> list[Model]:
@@ -300,11 +284,7 @@ def build(
     rows = read_strings(run.folder("combine") / "asked.csv")
     found = posterior(run.competition, second_level, rows, units, metadata_of(run, second_level))
     values = found.set_index("unit_id").astype(float).set_axis(classes, axis=1)
-    fallback = [name for name in ids if name not in values.index]
-    values = values.reindex(list(ids))
-    values.loc[fallback] = np.tile(second_level["scored_prior"], (len(fallback), 1))
-    values.index.name = run.competition.unit
-    return rounded(values).reset_index(), fallback
+    return completed(values, ids, second_level["scored_prior"], run.competition.unit)
 
 
 def metadata_of(run: Run, second_level: Mapping[str, Any]) -> pd.DataFrame | None:
@@ -324,20 +304,6 @@ def metadata_of(run: Run, second_level: Mapping[str, Any]) -> pd.DataFrame | Non
     assert run.tables.test is not None, "it was there before"
     table = baselines.tile_metadata(run.folder("tile") / tiles.IMAGES, ("test",))
     return baselines.by_unit(table, run.tables.test["unit_id"])
-
-
-def write_submission(task: Competition, path: Path, table: pd.DataFrame, ids: Sequence[str]) -> None:
-    """Put a submission where the priors were, if it is as the competition will want it.
-
-    Raises:
-        SubmissionError: it is not.
-    """
-
-    def write(temporary: Path) -> None:
-        write_table(temporary, table, FORMAT)
-        check_submission(temporary, task.unit, task.classes, ids)
-
-    write_file(path, write)
 
 
 def peak_mib() -> int:

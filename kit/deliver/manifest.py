@@ -125,8 +125,18 @@ def weights(run: Run) -> dict[str, dict[str, str]]:
 def claim(run: Run) -> dict[str, Any]:
     """What the submission is said to score, out of fold, with its 95 % interval."""
     content = json.loads((run.folder("combine") / "metrics.json").read_text())
-    (row,) = [row for row in content["rows"] if row["kind"] == "default" and row["set"] == "oof"]
+    row = default_row(content)
     return {name: row[name] for name in CLAIM} | {"metric": content["metric"], "units": content["units"]}
+
+
+def default_row(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The out-of-fold row of ``metrics.json`` for what the submission uses.
+
+    Raises:
+        ValueError: there is none, or several.
+    """
+    (row,) = [row for row in metrics["rows"] if row["kind"] == "default" and row["set"] == "oof"]
+    return dict(row)
 
 
 # --- reading ----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Golden inputs: a few tiles with what every network said of them when the bundle was made.
+"""Golden inputs: a few tiles with what every network said of them when the bundle was made, and a made image.
 
 The kernel predicts them first, and stops where it says something else: a wrong weight, other pixels, half
 precision or another library give a submission that looks as good as a right one.
@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from kit.deliver import specimen
 from kit.deliver.origin import TOLERANCE, machine
+from kit.deliver.sketch import PIXELS, other_pixels, sketched
 from kit.errors import DataError, KitError, WeightsError
 from kit.files import digest, file_digest, read_arrays, write_arrays
 from kit.learn import embed, models, plan, predict, preprocess
@@ -34,8 +36,6 @@ from kit.read.tiles import load_images
 from kit.state import Run
 
 IMAGES, TILES = 3, 4  # at most, of each of them
-GRID = 4  # pixels of a tile that are compared, each side
-PIXELS = {"same": 1e-5, "other": 0.02}  # the same of standardised pixels; 0.02 is about one grey level
 LARGE = 1e-3  # from here on it is no rounding of another library
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "opencv-python-headless")
 MACHINE = re.compile("CUDA|cuDNN|cuBLAS|out of memory|n't allocate memory", re.IGNORECASE)
@@ -91,6 +91,7 @@ def write(run: Run, path: Path) -> None:
         "machine": machine(),
         "libraries": libraries(),
     }
+    arrays |= specimen.made(run)
     arrays |= {
         "tiles": np.concatenate([tiles.decode() for tiles in images]),
         "counts": np.array([len(tiles) for tiles in images]),
@@ -113,6 +114,8 @@ def check(run: Run, path: Path) -> list[str]:
     found: dict[str, list[str]] = {}
     off: dict[str, float] = {}
     eyes: Eyes = {}
+    if how := specimen.read_otherwise(run, path, PIXELS[kind]):
+        found["library" if kind == "other" else "preprocessing"] = [how]
     for entry, expected in zip(about["entries"], content["probabilities"], strict=True):
         given = replace(models.parse(entry["text"], run.competition.training), seed=entry["seed"])
         title = f"{given.purpose} without fold {entry['fold']}"
@@ -260,17 +263,6 @@ def watching(module: nn.Module, seen: Seen) -> Iterator[None]:
             hook.remove()
 
 
-def sketched(pixels: Tensor) -> NDArray[np.float32]:
-    """Of images ``(T, 3, H, W)`` what tells other pixels: see `Seen.sketch`."""
-    values = pixels.detach().to("cpu", torch.float64).numpy()
-    rows, columns = (
-        np.linspace(0, size - 1, GRID + 2).round().astype(int)[1:-1] for size in values.shape[2:]
-    )
-    some = values[:, :, rows[:, None], columns].reshape(*values.shape[:2], -1)
-    moments = np.stack([values.mean(axis=(2, 3)), (values**2).mean(axis=(2, 3))], axis=2)
-    return np.concatenate([moments, some], axis=2).astype(np.float32)
-
-
 # -- what is wrong
 
 
@@ -310,18 +302,6 @@ def of_machine(error: Exception) -> bool:
     """Whether it is the memory or the GPU that fails, whatever the weights are."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return bool(names & {"OutOfMemoryError", "AcceleratorError"} or MACHINE.search(str(error)))
-
-
-def other_pixels(now: NDArray[np.float32], before: NDArray[np.float32] | None, tolerance: float) -> str:
-    """How an encoder is shown other pixels than when it was bundled; empty if it is not."""
-    if before is None or now.shape != before.shape:
-        return "its encoder is shown images of another number or size than when bundled"
-    off = np.abs(now - before)
-    if off.max() <= tolerance:
-        return ""
-    mean = float(off[:, :, 0].max())
-    how = "normalised" if mean > tolerance else "resized (another interpolation)"
-    return f"pixels are {how} otherwise than when bundled: they differ by up to {off.max():.2g}"
 
 
 def judged(off: Mapping[str, float], kind: str, before: Mapping[str, str]) -> Fault | None:

@@ -323,7 +323,7 @@ def _notes(stage: Stage, attempts: list[Attempt]) -> list[str]:
         f" largest image known: {area:.0f} Mpx"
     )
     gpu = "with the GPU of this machine, if it has one" if stage.about.get("gpu") else "without a GPU"
-    notes.append(f"rehearsed on {sandbox.cores()} cores, {gpu}; Kaggle has {sandbox.CORES} cores")
+    notes.append(f"rehearsed on {sandbox.kernel_cores()} cores, {gpu}; Kaggle has {sandbox.CORES} cores")
     asked = set(stage.about.get("requires", {}))
     if found.other:
         names = sorted(found.other, key=lambda name: (name not in asked, name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,8 @@ import torch
 from tqdm.auto import tqdm
 
 from kit import folds, parallel
-from kit.competition import Competition, Tables
 from kit.deliver.case import LIBRARIES, Case, find_images, quietly
+from kit.deliver.declared import without_training
 from kit.deliver.evidence import TABLES
 from kit.deliver.findings import Finding, Unchecked, failed, judged
 from kit.deliver.origin import TOLERANCE
@@ -167,7 +167,7 @@ def predicted_again(run: Run, sample: Sample) -> tuple[pd.DataFrame, dict[str, p
         Their rows of ``images.csv``; and the rows of each table of `predict` by its file's name.
     """
     names = fold_names(folds.training_folds(run))
-    run = replace(run, competition=of_sample(run.competition, sample.read))
+    run = replace(run, competition=without_training(run.competition, but=sample.read))
     todo = [  # a bound on the hours may have left some out
         model for model in models.of_run(run) if weights_path(run, model, names[0]).is_file()
     ]
@@ -192,17 +192,6 @@ def predicted_again(run: Run, sample: Sample) -> tuple[pd.DataFrame, dict[str, p
         write_table(run.folder("predict") / file, pd.concat(found))
     images = read_strings(run.folder("tile") / tiles.IMAGES)
     return images, {file: read_strings(run.folder("predict") / file) for file in TABLES}
-
-
-def of_sample(task: Competition, ids: Collection[str]) -> Competition:
-    """The competition with no other training images than these, of which there may be 395 GB."""
-
-    def load(data: Path) -> Tables:
-        raw = task.load(data)
-        return Tables(raw.train[raw.train[task.image].isin(ids)], raw.test)
-
-    # Images without a label of the task are there to learn from.
-    return replace(task, load=load, tiles=replace(task.tiles, extra=False))
 
 
 def _rows(run: Run, model: Model, fold: str, ids: Sequence[str], values: predict.Floats) -> pd.DataFrame:

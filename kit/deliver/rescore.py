@@ -18,7 +18,7 @@ from kit.combine.baselines import SHORTCUTS
 from kit.deliver.case import Case, quietly
 from kit.deliver.evidence import TABLES
 from kit.deliver.findings import Finding, Unchecked, judged
-from kit.deliver.manifest import CLAIM
+from kit.deliver.manifest import CLAIM, default_row
 from kit.errors import DataError, KitError
 from kit.files import numbers, read_strings
 from kit.state import Run, flatten
@@ -179,7 +179,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text())
         named(content)
-        (_,) = [row["score"] for row in content["rows"] if row["kind"] == "default" and row["set"] == "oof"]
+        default_row(content)["score"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path.name} is not as the kit writes it: {error!r}") from error
     return content
@@ -347,7 +347,7 @@ def gaps(first: pd.DataFrame, second: pd.DataFrame) -> pd.Series[float]:
 
 def check_claim(case: Case, content: Mapping[str, Any]) -> Finding:
     """The manifest claims what metrics.json says."""
-    (row,) = [row for row in content["rows"] if row["kind"] == "default" and row["set"] == "oof"]
+    row = default_row(content)
     wanted = {name: row.get(name) for name in CLAIM}
     wanted |= {"metric": content["metric"], "units": content["units"]}
     faults = differences(dict(case.manifest["claim"]), wanted, exact=True)

@@ -142,8 +142,7 @@ def check_losses(case: Case, run: Run) -> Finding:
 
 def check_score(case: Case, run: Run) -> Finding:
     """The new score lies in the interval of the claim."""
-    rows = json.loads((run.folder("combine") / "metrics.json").read_text())["rows"]
-    (row,) = [row for row in rows if row["kind"] == "default" and row["set"] == "oof"]
+    row = manifest.default_row(json.loads((run.folder("combine") / "metrics.json").read_text()))
     claim = case.manifest["claim"]
     said = f"{row['score']:.4f}, claimed are {claim['score']:.4f} ({claim['low']:.4f} to {claim['high']:.4f})"
     inside = claim["low"] <= row["score"] <= claim["high"]

@@ -23,6 +23,7 @@ from typing import Any
 from kit.deliver import jail
 from kit.errors import StorageError
 from kit.files import write_json
+from kit.parallel import cores
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/nix", "/sys")
 NAMESPACES = ("unshare", "--map-root-user", "--net", "--mount", "--fork", "--kill-child")
@@ -153,9 +154,9 @@ def _why_not() -> str:
     return " ".join(done.stderr.split()) or "unshare is not permitted"
 
 
-def cores() -> int:
+def kernel_cores() -> int:
     """How many processors a kernel gets: Kaggle's, or those that there are here."""
-    return min(CORES, len(os.sched_getaffinity(0)))
+    return min(CORES, cores())
 
 
 def interpreter() -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from kit.competition import Competition
 from kit.deliver import evidence, manifest
 from kit.deliver.check import check_submission, verdict
 from kit.errors import DataError, SubmissionError
@@ -72,15 +74,23 @@ def judge(run: Run, file: Path) -> tuple[str, int]:
     return verdict(file, run.competition, pd.DataFrame(index=pd.Index(ids)) if sample is None else sample)
 
 
-def _write(run: Run, name: str, table: pd.DataFrame) -> Path:
-    path, task = run.submission / name, run.competition
+def write_checked(path: Path, table: pd.DataFrame, task: Competition, ids: Sequence[str]) -> Path:
+    """Write a submission, which replaces the file that is there if it is as the competition will want it.
+
+    Raises:
+        SubmissionError: it is not.
+    """
 
     def write(temporary: Path) -> None:
         write_table(temporary, table, FORMAT)
-        check_submission(temporary, task.unit, task.classes, expected_ids(run))
+        check_submission(temporary, task.unit, task.classes, ids)
 
     write_file(path, write)
     return path
+
+
+def _write(run: Run, name: str, table: pd.DataFrame) -> Path:
+    return write_checked(run.submission / name, table, run.competition, expected_ids(run))
 
 
 def build(run: Run, source: str) -> tuple[pd.DataFrame, list[str]]:
@@ -102,13 +112,19 @@ def build(run: Run, source: str) -> tuple[pd.DataFrame, list[str]]:
             else "a task without a test table submits its held-out set: raise fold.holdout",
         )
     values = found[[f"p_{name}" for name in classes]].astype(float).set_axis(classes, axis=1)
-    ids = expected_ids(run)
-    fallback = [name for name in ids if name not in values.index]
     prior = json.loads((run.folder("combine") / "second_level.json").read_text())["scored_prior"]
-    values = values.reindex(ids)
-    values.loc[fallback] = np.tile(prior, (len(fallback), 1))
-    values.index.name = run.competition.unit
-    return rounded(values).reset_index(), fallback
+    return completed(values, expected_ids(run), prior, run.competition.unit)
+
+
+def completed(
+    values: pd.DataFrame, ids: Sequence[str], prior: Sequence[float], unit: str
+) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of ``ids`` in their order, rounded; and those without predictions, which get the prior."""
+    fallback = [name for name in ids if name not in values.index]
+    table = values.reindex(list(ids))
+    table.loc[fallback] = np.tile(prior, (len(fallback), 1))
+    table.index.name = unit
+    return rounded(table).reset_index(), fallback
 
 
 def rounded(values: pd.DataFrame) -> pd.DataFrame:

@@ -115,6 +115,12 @@ def write_tables(
     _write_tables(folder, everybody(seed, patients, test_patients, largest, other))
 
 
+def write_image(path: Path) -> None:
+    """Write one slide, always the same: 16 megapixels, on a background that is not white."""
+    plan = SlidePlan("image", "test", 3600, 4500, GREEN, (1.0, 1.0, 1.0), share=0.5)
+    write_slide(path, 0, plan, textures(0))
+
+
 def everybody(seed: int, patients: int, test_patients: int, largest: float, other: int) -> list[Patient]:
     """The cohort, and behind it the patients without a label of the task."""
     people = cohort(seed, patients, test_patients, largest)

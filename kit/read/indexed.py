@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kit.errors import ImageError
+from kit.parallel import cores
 from kit.read import background
 from kit.read.blocks import cuts, reach, span
 from kit.read.codec import DEFLATE, JPEG, LZW, NONE, OLD_DEFLATE, REDUCED, TileError
@@ -276,8 +277,7 @@ def _on_all_cores(work: Callable[[Item], None], items: Iterable[Item]) -> None:
 
 
 def _new_pool() -> ThreadPoolExecutor:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ThreadPoolExecutor(cores, thread_name_prefix="tiles")  # its threads start when they are needed
+    return ThreadPoolExecutor(cores(), thread_name_prefix="tiles")  # its threads start when they are needed
 
 
 def _renew_pool() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kit import competition, settings
-from kit.deliver.declared import restored, written
+from kit.deliver.declared import restored, without_training, written
 from kit.errors import DataError
 from kit.state import Run
 
@@ -44,3 +44,12 @@ def test_a_declaration_of_a_user_is_found_by_its_file_alone(tmp_path: Path) -> N
     assert restored(content, Path("d"), Path("w"), declaration=path).competition.name == "mine"
     with pytest.raises(DataError, match=r"my_task.py is not there"):
         restored(content, Path("d"), Path("w"))
+
+
+def test_a_task_without_training_keeps_what_was_named_and_no_image_without_a_label(data: Path) -> None:
+    task = settings.apply(competition.find("strip-ai"), [("tile.extra", "true")])
+    name = str(task.load(data).train["image_id"].iloc[2])
+    bare, one = without_training(task), without_training(task, but=[name])
+    assert not bare.tiles.extra and len(bare.load(data).train) == 0
+    assert list(one.load(data).train["image_id"]) == [name]
+    assert bare.load(data).sample is None and bare.load(data).extra is None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kit.competition import TileGrid
 from kit.deliver import kernel
 from kit.errors import DataError
 from kit.learn import predict
@@ -74,14 +72,6 @@ def test_the_submission_is_that_of_the_run_without_a_training_image(
     assert report["fallback"] == report["failed"] == []
     assert set(report["seconds"]) == {"start", "probe", "tile", "predict", "combine"}
     assert report["megapixels"] == pytest.approx(4 * 32 * 32 / 1e6, abs=1e-3) and report["peak_mib"] > 100
-
-
-def test_images_without_a_label_are_no_business_of_a_kernel(
-    made: Bundled, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(made.folder)
-    task = replace(made.run().competition, tiles=TileGrid(extra=True))
-    assert not kernel.of_test(task).tiles.extra
 
 
 def test_units_without_a_usable_image_get_the_prior_and_are_counted(

@@ -33,7 +33,7 @@ SMALL = [
 BF16 = "\nimport torch\ntorch.autocast('cpu', dtype=torch.bfloat16).__enter__()\n"
 FUTURE = "from __future__ import annotations\n"
 GREEDY = "\nKEPT = bytearray(b'x') * 2**30\n"
-WRITTEN = 'write_submission(run.competition, out / "submission.csv", table, ids)'
+WRITTEN = 'write_checked(out / "submission.csv", table, run.competition, ids)'
 
 pytestmark = pytest.mark.slow
 

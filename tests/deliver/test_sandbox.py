@@ -75,7 +75,7 @@ def test_it_has_as_many_cores_as_kaggle_and_a_gpu_only_if_asked_for(
 ) -> None:
     monkeypatch.setattr(sandbox, "CORES", 1)
     code = "import os\nprint(len(os.sched_getaffinity(0)), os.environ.get('CUDA_VISIBLE_DEVICES', 'all'))"
-    assert run(code).said == "1 \n" and sandbox.cores() == 1
+    assert run(code).said == "1 \n" and sandbox.kernel_cores() == 1
     assert sandbox.run(replace(kernel, gpu=True), MINUTE).said == "1 all\n"
 
 
