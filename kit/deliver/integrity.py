@@ -22,7 +22,7 @@ from kit.files import digest, file_digest, read_strings
 # What a manifest must have to be verified; forged ones may have anything.
 PARTS: dict[str, type] = {
     "run": str, "declared": dict, "code": dict, "data": dict, "external": dict, "weights": dict,
-    "environment": dict, "machine": dict, "keys": dict, "timings": dict, "claim": dict, "fallback": list,
+    "environment": dict, "machine": dict, "tolerance": dict, "keys": dict, "timings": dict, "claim": dict, "fallback": list,
     "files": dict,
 }  # fmt: skip
 # What every submission has, and what one has whose own models take part.

@@ -17,7 +17,7 @@ from kit.errors import DataError
 from kit.files import digest, file_digest, split_archive, write_json
 from kit.state import STAGES, Run, environment, read_state
 
-FORMAT = 2
+FORMAT = 3
 NAME = "manifest.json"
 SEAL = "sha256"  # of everything else in it
 PRECISION = "fp32"  # of every prediction, whatever that of training
@@ -60,6 +60,7 @@ def about(run: Run) -> dict[str, Any]:
         "machine": {"class": origin.machine()},
         "precision": PRECISION,
         "batch": run.competition.training.infer_batch,
+        "tolerance": dict(origin.TOLERANCE),
         "keys": keys,
         "timings": _timings(state, keys),
         "claim": claim(run),

@@ -240,7 +240,7 @@ def check_probabilities(
 ) -> Finding:
     """Every row is what its model says, within what the kind of machine allows."""
     others = case.unlike((*LIBRARIES, *READING), gpu=True)
-    allowed = TOLERANCE["other" if others else "same"]
+    allowed = tolerance(case, "other" if others else "same")
     columns = [name for name in map(str, told) if name.startswith("p_")]
     first, second = (table.set_index(KEYS)[columns] for table in (told, made))
     faults = [f"a row of {_row(key)} is not there" for key in second.index.difference(first.index)]
@@ -259,6 +259,12 @@ def check_probabilities(
         faults,
         f"{how}{len(gap)} rows, the largest difference {largest:.2g} (within {allowed:g}, as {why})",
     )
+
+
+def tolerance(case: Case, kind: str) -> float:
+    """What a probability may be off: as the manifest says, and never more than this kit allows."""
+    recorded = case.manifest["tolerance"].get(kind)
+    return min(TOLERANCE[kind], recorded) if isinstance(recorded, float) else TOLERANCE[kind]
 
 
 def _row(key: Any) -> str:

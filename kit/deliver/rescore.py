@@ -14,7 +14,7 @@ import pandas as pd
 
 from kit import folds
 from kit.combine import second_level
-from kit.combine.baselines import SHORTCUTS
+from kit.combine.baselines import COLOURS, SHORTCUTS
 from kit.deliver.case import Case, quietly
 from kit.deliver.evidence import TABLES
 from kit.deliver.findings import Finding, Unchecked, judged
@@ -25,7 +25,7 @@ from kit.state import Run, flatten
 
 RELATIVE = 1e-9  # what other library versions or processors may change of a number
 SILENT = ("empty", "unreadable", "missing", "refused")  # what an image without tiles may be
-WITHOUT = ("metadata only", "limit", *SHORTCUTS)  # rows that need files which may not be there
+WITHOUT = ("metadata only", "limit", *SHORTCUTS, *COLOURS)  # rows that need files which may not be there
 Numbers = dict[str, Any]
 
 

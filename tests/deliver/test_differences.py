@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kit.deliver import manifest
 from kit.deliver.differences import differences
 
 Seal = Callable[..., Path]
@@ -19,7 +20,7 @@ DIGEST = "0123456789abcdef" * 4
 def content() -> dict[str, Any]:
     """A manifest of our own two models."""
     return {
-        "format": 2,
+        "format": manifest.FORMAT,
         "declared": {
             "asked": "strip-ai", "name": "strip-ai", "kaggle": "m", "demo": False, "seed": 0, "threads": 1,
             "settings": {"tile.size": "224", "train.lr": "0.01", "train.epochs": "5"},
@@ -35,6 +36,7 @@ def content() -> dict[str, Any]:
         "machine": {"class": "x"},
         "precision": "fp32",
         "batch": 32,
+        "tolerance": {"same": 2e-6, "other": 1e-4},
         "keys": {name: f"{name}0" for name in STAGES},
         "timings": {"train": {"seconds": 100.0, "peak_mib": 1000}, "fold": {"seconds": 0.1, "peak_mib": 900}},
         "fallback": [],

@@ -37,6 +37,7 @@ def test_it_says_how_the_run_was_made_and_what_it_claims(submitted: Submit, data
     assert table["sha256"] == file_digest(data / "train.csv")
     assert set(content["data"]["tables"]) == {"train.csv", "test.csv", "sample_submission.csv"}
     assert content["timings"]["combine"]["seconds"] >= 0
+    assert content["tolerance"] == {"same": 2e-6, "other": 1e-4}
     assert content["precision"] == "fp32" and content["batch"] == 32 and content["fallback"] == []
     rows = json.loads((folder / "metrics.json").read_text())["rows"]
     (row,) = [row for row in rows if row["kind"] == "default" and row["set"] == "oof"]
@@ -140,10 +141,10 @@ def test_a_byte_changed_anywhere_is_found(submitted: Submit) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ({"competition": "strip-ai", "files": {}}, "is of format 1, and this kit reads format 2"),
-        ({"format": 3}, "is of format 3"),
+        ({"competition": "strip-ai", "files": {}}, "is of format 1, and this kit reads format 3"),
+        ({"format": 4}, "is of format 4"),
         ([], "is of format none"),
-        ({"format": 2, "files": {}, "sha256": "0"}, "was changed after it was written"),
+        ({"format": manifest.FORMAT, "files": {}, "sha256": "0"}, "was changed after it was written"),
     ],
 )
 def test_a_manifest_that_is_none_of_this_version_is_refused_with_what_to_do(

@@ -8,6 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from kit.deliver import reinfer
+from kit.deliver.case import Case
 from kit.files import read_strings, write_json
 from tests.deliver.verified import Place, asked, edit_table, failures, remade
 
@@ -119,3 +121,14 @@ def test_other_images_are_named(photos: Place, clone: Path, tmp_path: Path) -> N
     text, code = asked(clone, 3, data=data, work=photos.work)
     assert code == 1 and "images: they are not those of the manifest" in failures(text)
     assert "test probabilities: 3 of 15 rows differ" in failures(text)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "allowed"),
+    [({"same": 1e-9}, 1e-9), ({"same": 0.5}, 2e-6), ({"same": "all"}, 2e-6), ({}, 2e-6)],
+)
+def test_a_recorded_tolerance_counts_where_it_is_narrower_than_ours(
+    recorded: dict[str, object], allowed: float, tmp_path: Path
+) -> None:
+    case = Case(tmp_path, {"tolerance": recorded}, tmp_path, None)
+    assert reinfer.tolerance(case, "same") == allowed
