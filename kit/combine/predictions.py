@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 
 from kit.combine.aggregate import UnitLogits, unit_logits
+from kit.competition import Competition
 from kit.errors import DataError, did_you_mean, listed
-from kit.files import numbers, read_strings
+from kit.files import numbers, read_strings, with_column
 from kit.fold_audit import bare
 from kit.metrics import Array
 
 COLUMNS = ("image_id", "unit_id", "model", "seed", "fold")
+PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")  # endings of compressed tables, which are read as they are
 
 
 @dataclass(frozen=True)
@@ -64,17 +66,20 @@ def read_external(path: Path, source: Source) -> UnitLogits:
     """The unit logits of a file made elsewhere: by image or by unit.
 
     The columns are an id and either one column a class (``p_CE`` or ``CE``) or, for two classes, a single
-    one with the probability of the last class: ``predictions``, ``p_LAA`` or ``LAA``. An id may be the name
-    of an image file: its folders and its ending are left away.
+    one with the probability of the last class: ``predictions``, ``p_LAA`` or ``LAA``, or whichever column
+    ``FILE:COLUMN`` names. An id may be the name of an image file: its folders and its ending are left away.
 
     Raises:
         DataError: no id column, an unknown or repeated id, or a value that is no probability.
     """
-    if not path.is_file():
-        raise DataError(f"{path} is not there", "check the path")
-    table = read_strings(path)
-    column, by_unit = _id_column(table, source, path)
-    told = table[_columns(table, source.classes, path)]
+    file, asked = with_column(path)
+    if not file.is_file():
+        raise DataError(f"{path} is not there", "check the path; or name a column of a file: FILE:COLUMN")
+    table = read_strings(file)
+    column, by_unit = _id_column(table, source, file)
+    if asked:
+        _check_asked(table, asked, source.classes, file)
+    told = table[[asked] if asked else _columns(table, source.classes, file)]
     values = _probabilities(told)
     known = set(source.units) if by_unit else set(source.units.index)
     ids = _without_ending(table[column], known)
@@ -83,6 +88,26 @@ def read_external(path: Path, source: Source) -> UnitLogits:
     _check_values(ids, told, values, what, path)
     units = ids if by_unit else source.units.loc[ids]
     return unit_logits(values, pd.Series(units.to_numpy(), ids.to_numpy()), source.classes)
+
+
+def plain(path: Path, task: Competition) -> bytes:
+    """A table made elsewhere as one CSV: its own bytes, or what a packed file or one column of it says.
+
+    A run is known by these bytes, and they are kept beside its submission.
+
+    Raises:
+        DataError: the file cannot be read, or has no such column.
+    """
+    file, asked = with_column(path)
+    if not asked and file.suffix.lower() not in PACKED:
+        return file.read_bytes()
+    table = read_strings(file)
+    if asked:
+        _check_there(table, asked, file)
+        ids = dict.fromkeys((task.image, "image_id", task.unit, "unit_id"))
+        known = [name for name in ids if name in table]
+        table = table[known].assign(predictions=table[asked])
+    return table.to_csv(index=False, lineterminator="\n").encode()
 
 
 def _id_column(table: pd.DataFrame, source: Source, path: Path) -> tuple[str, bool]:
@@ -115,6 +140,21 @@ def _columns(table: pd.DataFrame, classes: tuple[str, ...], path: Path) -> list[
     raise DataError(
         f"{path} has no probabilities; it has the columns {', '.join(map(str, table.columns))}", hint
     )
+
+
+def _check_asked(table: pd.DataFrame, asked: str, classes: tuple[str, ...], path: Path) -> None:
+    """The column that was asked for is there, and says all that is to be known."""
+    _check_there(table, asked, path)
+    if len(classes) != 2:
+        raise DataError(
+            f"{path}:{asked} is one column, and there are {len(classes)} classes",
+            f"give a file with a column a class: {', '.join(f'p_{name}' for name in classes)}",
+        )
+
+
+def _check_there(table: pd.DataFrame, asked: str, path: Path) -> None:
+    if asked not in table:
+        raise DataError(f"{path} has no column '{asked}'", did_you_mean(asked, map(str, table.columns)))
 
 
 def _probabilities(cells: pd.DataFrame) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -21,11 +22,12 @@ from kit.combine import baselines, choose, rivals, side
 from kit.combine.aggregate import UnitLogits, plain_mean
 from kit.combine.inner import inner_count, inner_folds
 from kit.combine.method import class_shares
+from kit.combine.predictions import plain
 from kit.combine.scores import Scores
 from kit.combine.side import Informed, Rows
 from kit.combine.units import Level, gather, joins_own, labels_of
 from kit.errors import DataError
-from kit.files import file_digest, read_strings, write_json, write_table
+from kit.files import read_strings, write_json, write_table
 from kit.metrics import Array
 from kit.state import Run
 
@@ -38,14 +40,19 @@ def inputs(run: Run) -> dict[str, Any]:
     """Digests of the files that were made elsewhere, and of the tables."""
     outside, kept = run.external, folds.inputs(run)
     return {
-        "oof": {name: file_digest(path) for name, path in outside.oof.items()},
+        "oof": {name: _file_key(run, path) for name, path in outside.oof.items()},
         "folds": kept["folds"] if run.folds_given else None,
-        "test": {name: file_digest(path) for name, path in outside.test.items()},
-        "meta": file_digest(outside.meta) if outside.meta else None,
+        "test": {name: _file_key(run, path) for name, path in outside.test.items()},
+        "meta": _file_key(run, outside.meta) if outside.meta else None,
         "own": run.key("predict") if outside.oof and joins_own(run) else None,
         "tables": kept["tables"],
         "duplicates": kept["duplicates"],
     }
+
+
+def _file_key(run: Run, path: Path) -> str:
+    """The digest of a table made elsewhere; of one column, or of a packed file, that of what it says."""
+    return hashlib.sha256(plain(path, run.competition)).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -235,7 +242,8 @@ def add_baselines(problem: Problem, scores: Scores) -> None:
         if isinstance(matrix, str):
             scores.lack(name, matrix)
             continue
-        values = baselines.nested(matrix, scores.labels, problem.label_folds, run.competition.metric)
+        metric, ridge = run.competition.metric, baselines.ridge_of(name)
+        values = baselines.nested(matrix, scores.labels, problem.label_folds, metric, ridge)
         scores.add(name, "baseline", values, True)
 
 

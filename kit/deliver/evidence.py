@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
+from kit.combine.predictions import plain
 from kit.combine.units import joins_own
-from kit.files import write_file
+from kit.files import write_bytes, write_file
 from kit.folds import duplicates
 from kit.state import External, Run
 
 DECLARATION, DUPLICATES = "declaration.py", "duplicates.csv"
+OUTSIDE = "external/"  # where tables made elsewhere are kept
 TABLES = ("oof.csv", "holdout.csv", "test.csv")
 PLAIN = " +-_.=@()"  # besides letters and digits, what the name of a file may have
 
@@ -21,9 +23,13 @@ def copy(run: Run) -> list[Path]:
     """Copy the evidence of a run into its submission folder; the copies, sorted by name."""
     copies = []
     for name, source in sorted(sources(run).items()):
-        if source.is_file():
+        if name.startswith(OUTSIDE):  # it may be packed, or one column of a file
+            write_bytes(run.submission / name, plain(source, run.competition))
+        elif source.is_file():
             write_file(run.submission / name, lambda target, s=source: shutil.copyfile(s, target))  # type: ignore[misc]
-            copies.append(run.submission / name)
+        else:
+            continue
+        copies.append(run.submission / name)
     return copies
 
 
@@ -38,7 +44,7 @@ def sources(run: Run) -> dict[str, Path]:
     if own or run.folds_given:
         found["folds.csv"] = run.folds
     if own:
-        found["images.csv"] = run.folder("tile") / "images.csv"
+        found |= {name: run.folder("tile") / name for name in ("images.csv", "appearance.csv")}
     if near := duplicates(run):  # groups that they join are scored together
         found[DUPLICATES] = near
     if run.asked.endswith(".py"):
@@ -49,7 +55,7 @@ def sources(run: Run) -> dict[str, Path]:
 def _external(given: External) -> dict[str, Path]:
     found = {place("oof", name): path for name, path in given.oof.items()}
     found |= {place("test", name): path for name, path in given.test.items()}
-    return found | ({} if given.meta is None else {"external/meta.csv": given.meta})
+    return found | ({} if given.meta is None else {f"{OUTSIDE}meta.csv": given.meta})
 
 
 def place(kind: str, name: str) -> str:
@@ -58,7 +64,7 @@ def place(kind: str, name: str) -> str:
     >>> place("oof", "their net"), place("test", "../x")
     ('external/oof/their net.csv', 'external/test/..%2Fx.csv')
     """
-    return f"external/{kind}/{quote(name, safe=PLAIN)}.csv"
+    return f"{OUTSIDE}{kind}/{quote(name, safe=PLAIN)}.csv"
 
 
 def external(folder: Path, order: Mapping[str, list[str]]) -> External:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,22 @@ import pandas as pd
 import pytest
 
 from kit.combine.aggregate import UnitLogits
-from kit.combine.predictions import Source, read_external, read_own
+from kit.combine.predictions import Source, plain, read_external, read_own
+from kit.competition import Competition, Tables
 from kit.errors import DataError
+from kit.metrics import LogLoss
 
 UNITS = pd.Series({"i1": "u", "i2": "u", "i3": "v", "i4": "w"})
 TWO = Source(UNITS, "patient", "image", ("CE", "LAA"))
 FOUR = Source(UNITS, "patient", "image", ("a", "b", "c", "d"))
+
+
+@pytest.fixture
+def task() -> Competition:
+    """Whose images are called image, and whose units are called patient."""
+    return Competition(
+        "t", ("CE", "LAA"), LogLoss(), lambda data: Tables(pd.DataFrame()), "patient", image="image"
+    )
 
 
 def read(tmp_path: Path, text: str, source: Source = TWO) -> UnitLogits:
@@ -54,6 +65,38 @@ def test_a_file_by_unit_is_read_as_one_image_each(column: str, tmp_path: Path) -
 def test_a_single_column_is_the_probability_of_the_last_class(column: str, tmp_path: Path) -> None:
     found = read(tmp_path, f"image,{column},fold\ni4,.9,3\n")
     assert found.plain.loc["w"].to_dict() == pytest.approx({"CE": 0.1, "LAA": 0.9})
+
+
+def test_one_file_holds_several_models_each_a_column_that_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "oof.csv.gz"
+    table = pd.DataFrame({"image": ["i4", "i3"], "fold": [0, 1], "LAA": [0.5, 0.5], "net": [0.9, 0.2]})
+    table.to_csv(path, index=False)
+    assert read_external(path, TWO).plain["LAA"].to_dict() == pytest.approx({"v": 0.5, "w": 0.5})
+    asked = read_external(Path(f"{path}:net"), TWO)
+    assert asked.plain["LAA"].to_dict() == pytest.approx({"v": 0.2, "w": 0.9})
+    with pytest.raises(DataError, match="has no column 'nett'") as caught:
+        read_external(Path(f"{path}:nett"), TWO)
+    assert "did you mean net?" in caught.value.hint
+    with pytest.raises(DataError, match="one column, and there are 4 classes"):
+        read_external(Path(f"{path}:net"), FOUR)
+    with pytest.raises(DataError, match="csv:net is not there"):
+        read_external(Path("no such.csv:net"), TWO)
+
+
+def test_what_is_kept_of_a_column_or_a_packed_file_is_a_plain_table_that_says_the_same(
+    tmp_path: Path, task: Competition
+) -> None:
+    text = "image,net,LAA\ni4,0.9,.1\n"
+    (tmp_path / "a.csv").write_text(text)
+    with gzip.open(tmp_path / "b.csv.gz", "wt") as stream:
+        stream.write(text)
+    assert plain(tmp_path / "a.csv", task) == plain(tmp_path / "b.csv.gz", task) == text.encode()
+    kept = tmp_path / "kept.csv"
+    kept.write_bytes(plain(Path(f"{tmp_path / 'b.csv.gz'}:net"), task))
+    assert kept.read_text() == "image,predictions\ni4,0.9\n"
+    assert read_external(kept, TWO).plain["LAA"].to_dict() == pytest.approx({"w": 0.9})
+    with pytest.raises(DataError, match="has no column 'nett'"):
+        plain(Path(f"{tmp_path / 'a.csv'}:nett"), task)
 
 
 def test_the_name_of_an_image_file_stands_for_its_id(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -375,6 +376,9 @@ def test_the_inputs_know_every_file_that_decides_the_result(make_cohort: Any, ma
         assert second_level.inputs(run) != first
         path.write_text(before)
     assert second_level.inputs(run) == first
+    # Of one file, another column is another model.
+    column = {"net": Path(f"{run.external.oof['net']}:p_a")}
+    assert second_level.inputs(replace(run, external=replace(run.external, oof=column))) != first
 
 
 # --- some of the models -----------------------------------------------------------------------------

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
 from kit.competition import find
@@ -24,6 +26,20 @@ def test_predictions_made_elsewhere_come_back_in_the_order_they_were_given(
     assert list(found.oof) == ["net", "a net"] == list(found.test)
     assert found.oof["a net"].read_bytes() == (tmp_path / "oof.csv").read_bytes()
     assert found.meta == folder / "external" / "meta.csv" and found.meta.is_file()
+
+
+def test_of_a_packed_file_of_several_models_the_column_that_was_read_is_kept_and_verified(
+    submitted: Submit, kit: Callable[..., Any], tmp_path: Path
+) -> None:
+    both = []
+    for name in ("oof", "test"):
+        table = pd.read_csv(tmp_path / f"{name}.csv", dtype=str).assign(other="0.5")
+        table.rename(columns={"predictions": "net b"}).to_csv(tmp_path / f"{name}.csv.gz", index=False)
+        both += [f"--{name}", f"b={tmp_path / name}.csv.gz:net b"]
+    folder = submitted(*both)
+    assert (folder / "external/oof/b.csv").read_bytes() == (folder / "external/oof/net.csv").read_bytes()
+    done = kit("verify", folder, "--data", tmp_path / "data")
+    assert done.code == 0, done.out
 
 
 @pytest.mark.parametrize("name", ["../../x", "/etc/x", "a/b", "..", "a\\b", "net é"])
