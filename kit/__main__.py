@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from kit import cluster, competition, recipe, settings, state
-from kit.commands import COMMANDS, Command, Lone, Said, at_least, need_predictions
+from kit.command import Command, Lone, Said, at_least
+from kit.commands import COMMANDS, need_predictions
 from kit.data import demo_data, open_data
 from kit.errors import KitError, SettingError, did_you_mean
-from kit.files import storage_error
+from kit.files import storage_error, with_column
 from kit.parallel import cores
 from kit.stage_options import STAGE_OPTIONS, add_scheduler
 from kit.state import STAGES, External, Run
@@ -274,7 +275,11 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         | {"help": "pretrained weights of a backbone, or a folder of them; nothing is ever downloaded"},
     },
     "predictions made elsewhere": {
-        "--oof": FILES | {"help": "out-of-fold predictions made elsewhere, for combine and evaluate"},
+        "--oof": FILES
+        | {
+            "help": "out-of-fold predictions made elsewhere, for combine and evaluate; of a file with several"
+            " models a column: NAME=FILE:COLUMN"
+        },
         "--test": FILES | {"help": "their test predictions, under the same names"},
         "--meta": {
             "type": Path,
@@ -315,7 +320,7 @@ def make_run(options: argparse.Namespace) -> Run:
     """What the options say, checked, with the demo's data made where no data was given."""
     task = competition.find(options.competition)
     demo = options.data is None
-    given = ("folds", "meta", "duplicates", "audit")
+    given = ("folds", "meta", "duplicates", "audit", "tolerance")
     for option, path in ((f"--{name}", getattr(options, name, None)) for name in given):
         if path is not None and not path.is_file():
             raise SettingError(f"{option}: {path} is not a file", "check the path")
@@ -365,18 +370,19 @@ def weights_files(values: Sequence[str]) -> dict[str, Path]:
 
 
 def pairs(values: Sequence[str], option: str, folders: bool = False) -> dict[str, Path]:
-    """``NAME=FILE`` words as a dictionary of files that exist; a bare FILE is named by its stem."""
+    """``NAME=FILE`` or ``NAME=FILE:COLUMN`` words as a dictionary; a bare one is named by column or stem."""
     found: dict[str, Path] = {}
     for value in values:
-        name, equals, file = value.partition("=")
+        name, equals, text = value.partition("=")
+        path = Path(text if equals else value)
+        file, column = (path, "") if folders else with_column(path)
         if not equals:
-            path = Path(value)
-            name, file = (path.name if path.is_dir() else path.stem), value
+            name = column or (path.name if path.is_dir() else file.stem)
         if name in found:
             raise SettingError(f"{option} names '{name}' twice", "give every file its own NAME=")
-        if not (Path(file).is_file() or (folders and Path(file).is_dir())):
-            raise SettingError(f"{option} {name}: {file} is not a file", "check the path")
-        found[name] = Path(file)
+        if not (file.is_file() or (folders and path.is_dir())):
+            raise SettingError(f"{option} {name}: {path} is not a file", "check the path")
+        found[name] = path
     return found
 
 

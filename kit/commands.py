@@ -6,66 +6,17 @@ Nothing that they write is read by a stage. The rooms that do the work are impor
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
-from math import inf
 from pathlib import Path
 from typing import Any
 
 from kit import competition
+from kit.command import MODELS, Command, Lone, Said, at_least, number
+from kit.data_commands import DATA_COMMANDS
 from kit.errors import StageError
 from kit.state import Run
 
-Said = tuple[str, int]  # what the console prints, and the exit code
-MODELS = ("--folds", "--import", "--weights", "--oof", "--test", "--meta")  # options of a run's own inputs
 SCORES: dict[str, Any] = {"type": float, "metavar": "SCORE"}
-
-
-@dataclass(frozen=True)
-class Command:
-    """A subcommand that is no stage.
-
-    options: adds what it takes besides the options of every command.
-    run: does the work.
-    without: the options of every stage that it does not offer, since they would do nothing.
-    """
-
-    name: str
-    help: str
-    options: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[Run, argparse.Namespace], Said]
-    groups: tuple[str, ...] = ("combine",)  # the settings that it depends on
-    without: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Lone:
-    """A subcommand that finds out by itself which run it is about: none is made from its options."""
-
-    name: str
-    help: str
-    options: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], Said]
-
-
-def at_least(least: int) -> Callable[[str], int]:
-    """The type of an option that takes a whole number from ``least`` on."""
-
-    def number(text: str) -> int:
-        if (value := int(text)) < least:
-            raise argparse.ArgumentTypeError(f"it takes {least} or more, and got {value}")
-        return value
-
-    return number
-
-
-def number(text: str) -> float:
-    """The type of an option that takes a number above 0."""
-    value = float(text)
-    if not 0 < value < inf:
-        raise argparse.ArgumentTypeError(f"it takes a number above 0, and got {text}")
-    return value
 
 
 def need_predictions(run: Run) -> None:
@@ -87,13 +38,19 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="first fit one frozen model on image-level and on group-level folds (needs fold and tile)",
     )
+    parser.add_argument(
+        "--tolerance",
+        type=Path,
+        metavar="FILE",
+        help="label,tolerance: the share of each class that may be missed, as a laboratory bears it",
+    )
 
 
 def _evaluate(run: Run, options: argparse.Namespace) -> Said:
     need_predictions(run)  # what it reads are the results of the stages before combine
     if options.leak_price:
         import_module("kit.learn.leak").run(run)
-    return import_module("kit.combine.evaluate").evaluate(run), 0
+    return import_module("kit.combine.evaluate").evaluate(run, options.tolerance), 0
 
 
 def _compare_options(parser: argparse.ArgumentParser) -> None:
@@ -269,6 +226,7 @@ def _ledger(options: argparse.Namespace) -> Said:
 COMMANDS: dict[str, Command | Lone] = {
     command.name: command
     for command in (
+        *DATA_COMMANDS,
         Command(
             "evaluate", "can this score be trusted? sites, calibration, alarms", _evaluate_options, _evaluate
         ),

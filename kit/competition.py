@@ -50,6 +50,7 @@ class TileGrid:
     overview: int = 32  # level-0 pixels an overview pixel
     sections: bool = True  # find repeated sections and weigh their tiles
     index: bool = True  # read tiled TIFF by its own index; false: everything through OpenSlide
+    steps: tuple[str, ...] = ()  # from the file's values to the picture, in this order; see the reader
     extra: bool = False  # tile the images without a label of the task too (other.csv)
     skip: bool = True  # do not decode tiles whose byte counts say that they are blank
     slide_seconds: float = 120.0  # projected, of one core, above which a slide gets fewer, coarser tiles
@@ -110,8 +111,10 @@ class Training:
     bag_drop: float = 0.0  # share of the drawn tiles that are left out again
     turned: tuple[str, ...] = ()  # turned copies of a training image, by class in its order: "1,3"
     undersample: float = 0.0  # at most so many images of a class for each of the rarest; 0: all
+    oversample: int = 0  # images of each class an epoch, at least: those of rarer ones are shown again
     augment: float = 0.5  # strength, 0 to 1
-    preset: Literal["light", "histology", "flips"] = "light"
+    preset: Literal["light", "histology", "flips", "turns"] = "light"
+    stem: Literal["own", "fine"] = "own"  # fine: the first convolution moves by one pixel; small images
     layers: Literal["last", "all"] = "last"  # stages of the encoder whose features are taken
     views: Literal[1, 2, 4, 8] = 4  # symmetric views of a tile, whose features are averaged
     # -- the loss
@@ -188,6 +191,7 @@ class Competition:
     training: Training = field(default_factory=Training)
     second_level: SecondLevel = field(default_factory=SecondLevel)
     demo: Demo = field(default_factory=Demo)
+    boxes: Callable[[Path], pd.DataFrame] | None = None  # findings drawn on training images; see kit.boxes
 
     def tables(self, data: Path) -> Tables:
         """Load, check and rename the tables of a data folder.

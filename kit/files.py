@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import gzip
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import time
 import uuid
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,8 @@ def write_table(path: Path, table: pd.DataFrame, float_format: str | None = None
 def read_strings(path: Path) -> pd.DataFrame:
     """Read a CSV with every cell as text, so that ``006388`` and ``2e3749`` stay what they are.
 
+    A name that ends in ``.gz`` is unpacked while it is read.
+
     Raises:
         DataError: the file cannot be read, or is no CSV.
     """
@@ -138,6 +142,8 @@ def read_strings(path: Path) -> pd.DataFrame:
             table = pd.read_csv(
                 path, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8-sig", index_col=False
             )
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be unpacked: {error}", "download it again") from error
     except OSError as error:
         raise DataError(
             f"{path} cannot be read: {error.strerror}", "check the path and its rights"
@@ -185,12 +191,12 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def fingerprint(path: Path) -> str:
+def fingerprint(path: Path, series: bool = True) -> str:
     """Size and hash of both ends of an image: reads 128 KiB of a 3 GB slide; ``missing`` if absent.
 
     A path inside a zip archive is fingerprinted by the archive's size and ends. Of a slide that lies in
     several files (``.mrxs`` with a folder of its name, a folder of ``.dcm``), the names and sizes of the
-    others count too.
+    others count too, unless ``series`` says that each file is an image by itself.
     """
     archive, member = split_archive(path)
     if not archive.is_file():
@@ -200,7 +206,7 @@ def fingerprint(path: Path) -> str:
         ends = stream.read(SAMPLE)
         stream.seek(max(0, size - SAMPLE))
         ends += stream.read(SAMPLE)
-    others = "" if member else _companions(path)
+    others = _companions(path) if series and not member else ""
     return f"{size}-{hashlib.sha256(ends).hexdigest()[:16]}{others}{'-' + member if member else ''}"
 
 
@@ -218,6 +224,18 @@ def _companions(path: Path) -> str:
         (other.relative_to(folder).as_posix(), other.stat().st_size) for other in found if other.is_file()
     ]
     return f"-{digest(sorted(sizes))[:16]}" if sizes else ""
+
+
+def with_column(path: Path) -> tuple[Path, str]:
+    """Split ``FILE:COLUMN`` into the file and the column that is meant; the column is empty for a plain file.
+
+    >>> with_column(Path("no_such_table.csv"))[1]
+    ''
+    """
+    if path.is_file():
+        return path, ""
+    file, _, column = str(path).rpartition(":")
+    return (Path(file), column) if Path(file).is_file() else (path, "")
 
 
 def split_archive(path: Path) -> tuple[Path, str]:

@@ -40,6 +40,8 @@ share of a side; squares with less tissue than tile.min_tissue or contrast than 
 tile.colour: none, background (glass becomes white), reinhard or macenko
 tile.mpp needs the slide's resolution: from its file or, where that is no microscope's, tile.slide_mpp
 tile.slide_seconds, tile.slide_mib: a slide that would cost more, by its header, gets fewer or coarser tiles
+tile.steps: from the values of a file to the picture, in order. Of radiographs: padding (made black),
+modality, voi (its table or window), invert (MONOCHROME1). Of photographs: see kit.read.steps
 tile.sections=false does not look for repeated sections; tile.index=false reads all through OpenSlide;
 tile.skip=false decodes tiles that are blank by their byte counts too
 The demo's slides are small: it sets tile.size=128, tile.scale=2, tile.count=8 and train.bag=4.""",
@@ -66,9 +68,12 @@ train.loss: cross-entropy, balanced (classes count the same), metric (as the met
 yes or no a class); train.smoothing: share of a label for all classes; train.mixup: beta of mixing two bags
 train.pool: mean, max, attention, heads (several attentions), transformer, vote (tiles vote by themselves)
 train.bag tiles are drawn from a bag, a share train.bag_drop left out; train.views: 1, 2, 4 or 8 turned and
-mirrored views of a tile; train.preset: light, histology, flips, at a strength of train.augment (0 to 1)
+mirrored views of a tile; train.preset: light, histology, flips, turns (and a zoom), at a strength of
+train.augment (0 to 1)
 train.layers=all: features of all stages; train.turned=1,3: turned copies of a training image, by class;
 train.undersample=2: at most two images of a class for each of the rarest
+train.oversample=1000: of every class a thousand images an epoch at least, those of rarer ones again
+train.stem=fine: the first convolution moves by one pixel, for images far smaller than the network's own
 train.extra, what images without a label are for: none, negative, class, pretrain (train.extra_epochs); they
 need tile.extra=true
 train.precision: no, bf16, fp16 (training only); train.logs: csv, tensorboard, wandb""",
@@ -94,6 +99,7 @@ ROWS = ("constant", "limit", "logistic")
 RANGES = {
     "fold.k": (2, math.inf),
     "demo.other": (0, math.inf),
+    "demo.test_patients": (0, math.inf),
     "fold.holdout": (0, math.inf),
     "fold.holdout_share": (0, 1),
     "tile.scale": (0.1, 32),  # a tile is cut from size x scale pixels, held in memory
@@ -115,6 +121,7 @@ RANGES = {
     "train.mixup": (0, 10),
     "train.bag_drop": (0, 0.99),
     "train.augment": (0, 1),
+    "train.oversample": (0, math.inf),
     "combine.icc": (0, 1),
     "combine.folds": (2, math.inf),
     "combine.resamples": (20, math.inf),

@@ -41,6 +41,11 @@ def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     return table
 
 
+def first_of(folder: Path, names: tuple[str, ...]) -> Path:
+    """The first of these files that is in the folder; the first name where none is."""
+    return next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
+
+
 def read_optional(path: Path, columns: tuple[str, ...]) -> pd.DataFrame | None:
     """Like :func:`read_table`, but ``None`` where the file is absent."""
     return read_table(path, columns) if path.is_file() else None

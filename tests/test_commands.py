@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 
 from kit.__main__ import guarded, make_run, run_flow, stage_parser
-from kit.commands import COMMANDS, Command
+from kit.command import Command
+from kit.commands import COMMANDS
 from kit.state import STAGES, Run
 
 ROOT = Path(__file__).parents[1]
@@ -93,7 +94,7 @@ def test_a_mistyped_command_is_told_apart_from_a_stage(refused: Refused) -> None
 
 @pytest.mark.parametrize("name", [name for name, one in COMMANDS.items() if isinstance(one, Command)])
 def test_a_command_takes_the_options_of_every_stage(name: str, kit: Kit) -> None:
-    files = ["A", "B"] if name == "compare" else []
+    files = {"compare": ["A", "B"], "detect": ["A"], "convert": ["--to", "A"]}.get(name, [])
     options = stage_parser().parse_args([name, "strip-ai", *files, "--seed", "3", "--threads", "2"])
     assert (options.stage, options.seed, options.threads) == (name, 3, 2)
     for group in COMMANDS[name].groups:

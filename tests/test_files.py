@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gzip
 import os
 import subprocess
 import sys
@@ -231,6 +232,14 @@ def test_a_fingerprint_sees_the_other_files_of_a_slide(name: str, other: str, tm
     assert files.fingerprint(tmp_path / name) == prints[-1]
 
 
+def test_a_file_that_is_an_image_by_itself_is_known_without_its_neighbours(tmp_path: Path) -> None:
+    (tmp_path / "a.dcm").write_bytes(b"the same")
+    alone = files.fingerprint(tmp_path / "a.dcm", series=False)
+    (tmp_path / "b.dcm").write_bytes(b"another patient")
+    assert files.fingerprint(tmp_path / "a.dcm", series=False) == alone
+    assert files.fingerprint(tmp_path / "a.dcm") != alone
+
+
 def test_an_image_inside_a_zip_is_known_by_the_archive_and_its_name(tmp_path: Path) -> None:
     (tmp_path / "photos.zip").write_bytes(b"content")
     first, second = (files.fingerprint(tmp_path / "photos.zip" / name) for name in ("a.png", "b/c.png"))
@@ -251,3 +260,24 @@ def test_the_digest_of_a_file_is_of_all_its_bytes(tmp_path: Path) -> None:
     first = files.file_digest(path)
     path.write_bytes(b"x" * 100_000 + b"y" + b"x" * 99_999)
     assert files.file_digest(path) != first and len(first) == 64
+
+
+def test_a_column_is_split_from_a_file_that_is_there_and_from_no_other(tmp_path: Path) -> None:
+    path, odd = tmp_path / "oof.csv.gz", tmp_path / "a:b.csv"
+    path.touch(), odd.touch()
+    assert files.with_column(path) == (path, "")
+    assert files.with_column(Path(f"{path}:net")) == (path, "net")
+    assert files.with_column(odd) == (odd, "")
+    assert files.with_column(Path(f"{odd}:net")) == (odd, "net")
+    assert files.with_column(tmp_path / "none.csv:net") == (tmp_path / "none.csv:net", "")
+
+
+def test_a_packed_table_is_read_like_a_plain_one_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    packed = tmp_path / "a.csv.gz"
+    packed.write_bytes(gzip.compress(b"id,x\n006388,\n" * 50))
+    assert files.read_strings(packed).iloc[0].tolist() == ["006388", ""]
+    whole = packed.read_bytes()
+    for damaged in (whole[:-12], b"id,x\n", whole[:20] + b"\0" * 9 + whole[29:]):
+        packed.write_bytes(damaged)
+        with pytest.raises(DataError, match="cannot be unpacked"):
+            files.read_strings(packed)

@@ -112,7 +112,7 @@ def test_ids_that_look_like_numbers_survive_the_folds(
     ("words", "says"),
     [
         (["fodl", "strip-ai"], ["there is no stage 'fodl'", "did you mean fold?"]),
-        (["xyz"], ["there is no stage 'xyz'", "Known: bundle"]),
+        (["xyz"], ["there is no stage 'xyz'", "Known: annotations, bundle"]),
         (["fold", "stripai"], ["there is no competition 'stripai'", "did you mean strip-ai?"]),
         (["fold", "none.py"], ["none.py is not there"]),
         (["fold", "strip-ai", "--set", "fold.kk=3"], ["no setting 'fold.kk'", "did you mean fold.k?"]),

@@ -132,3 +132,12 @@ def test_a_table_that_is_not_there_is_named_and_an_optional_one_is_none(tmp_path
     with pytest.raises(DataError, match=r"none\.csv is not there"):
         tables.read_table(tmp_path / "none.csv", ("a",))
     assert tables.read_optional(tmp_path / "none.csv", ("a",)) is None
+
+
+def test_the_first_of_several_names_that_is_there_is_taken(tmp_path: Path) -> None:
+    names = ("train.csv", "train.csv.gz")
+    assert tables.first_of(tmp_path, names) == tmp_path / "train.csv"
+    (tmp_path / "train.csv.gz").touch()
+    assert tables.first_of(tmp_path, names) == tmp_path / "train.csv.gz"
+    (tmp_path / "train.csv").touch()
+    assert tables.first_of(tmp_path, names) == tmp_path / "train.csv"

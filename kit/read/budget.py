@@ -19,9 +19,17 @@ from kit.read import recipes
 from kit.read.reader import Reader
 
 # Megapixels a second that one core decodes: rounded down from CPU seconds on a busy machine of 2 cores at
-# 2.6 GHz (113, 67, 131, 142, 33 and 82), as the next two are rounded up. A slide that is within its budget
-# by these is within it wherever a kernel runs.
-SPEED = {"deflate": 110.0, "lzw": 65.0, "jpeg": 120.0, "none": 140.0, "openslide": 30.0, "photo": 80.0}
+# 2.6 GHz (113, 67, 131, 142, 33, 82 and 7.2), as the next two are rounded up. A slide that is within its
+# budget by these is within it wherever a kernel runs.
+SPEED = {
+    "deflate": 110.0,
+    "lzw": 65.0,
+    "jpeg": 120.0,
+    "none": 140.0,
+    "openslide": 30.0,
+    "photo": 80.0,
+    "radiograph": 7.0,  # JPEG 2000; the others are quicker
+}
 FIND = 0.7e-6  # seconds that finding tissue and sections takes an overview pixel
 ENCODE = 0.05e-6  # seconds that encoding takes a pixel of a stored tile
 PNG = 1.6  # bytes a pixel of a stored tile

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import io
-import threading
-import zipfile
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,25 +12,26 @@ from PIL import Image, UnidentifiedImageError
 
 from kit.competition import TileGrid
 from kit.errors import ImageError
-from kit.files import split_archive
-from kit.read.reader import ImageMissing, Pixels, check_there, resized
+from kit.read import steps
+from kit.read.picture import Picture, read_bytes
+from kit.read.reader import Pixels, check_there
+from kit.read.steps import check_steps
 
 DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and detectors have
 
 
-class Photo:
+class Photo(Picture):
     """An open photograph: a :class:`kit.read.reader.Reader`, and a bag of one."""
 
-    tileable = False
     how = "Pillow"
     kind = "photo"
-    shown = 1.0
-    mpp = None
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, wanted: Sequence[str] = ()) -> None:
         check_there(path)
         try:
-            self._pixels = _decoded(_bytes(path))
+            decoded = _decoded(read_bytes(path))
+            super().__init__(steps.apply(decoded, wanted))
+            self.original = decoded
         except (ImageError, MemoryError):
             raise
         # Pillow's decoders raise almost anything on damaged bytes: SyntaxError, IndexError, ...
@@ -43,63 +41,17 @@ class Photo:
                 reason = "it is not a picture that Pillow knows"
             hint = "download it again; for whole slides declare reader='slide'"
             raise ImageError(f"{path}: it cannot be read: {reason}", hint) from error
-        self.size: tuple[int, int] = (self._pixels.shape[1], self._pixels.shape[0])
-
-    def overview(self, factor: int) -> Pixels:
-        """See :meth:`Reader.overview`; factor 1 is the photograph itself."""
-        width, height = self.size
-        return resized(self._pixels, -(-width // factor), -(-height // factor))
-
-    def decoded(self, factor: float, area: int | None = None) -> float:
-        """See :meth:`Reader.decoded`."""
-        return float(area or self.size[0] * self.size[1])
-
-    def detail(self, factor: int) -> None:
-        """See :meth:`Reader.detail`; a photograph's is not known."""
-
-    def region(self, x: int, y: int, size: int, out: int) -> Pixels:
-        """See :meth:`Reader.region`."""
-        square = np.full((size, size, 3), 255, np.uint8)
-        left, top = max(0, x), max(0, y)
-        inside = self._pixels[top : max(top, y + size), left : max(left, x + size)]
-        square[top - y :, left - x :][: inside.shape[0], : inside.shape[1]] = inside
-        return resized(square, out, out)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        del self._pixels
 
 
 def open_image(path: Path, grid: TileGrid) -> Photo:
-    """Open a photograph; nothing of ``grid`` concerns it.
+    """Open a photograph, and apply the steps of ``grid`` to it; nothing else of ``grid`` concerns it.
 
     Raises:
+        SettingError: there is no such step.
         ImageError: it is missing, or no picture that Pillow can decode to its end.
     """
-    return Photo(path)
-
-
-def _bytes(path: Path) -> bytes:
-    file, member = split_archive(path)
-    if not member:
-        return path.read_bytes()
-    status = file.stat()
-    archive, lock = _archive(file, status.st_size, status.st_mtime_ns)
-    try:
-        with lock:
-            return archive.read(member)
-    except KeyError as error:
-        raise ImageMissing(
-            f"{path}: {file.name} has no such file", "compare the table with the archive"
-        ) from error
-
-
-@lru_cache(maxsize=8)
-def _archive(file: Path, size: int, changed: int) -> tuple[zipfile.ZipFile, threading.Lock]:
-    """An open archive: its directory of thousands of names is read once, until the file changes."""
-    return zipfile.ZipFile(file), threading.Lock()
+    check_steps(grid.steps)
+    return Photo(path, grid.steps)
 
 
 def _decoded(data: bytes) -> Pixels:

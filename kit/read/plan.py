@@ -103,7 +103,7 @@ def _given(run: Run, source: Source, image: Reader) -> budget.Given | None:
 def _measured(run: Run, listed: list[Source], lines: list[Line]) -> dict[str, float]:
     """Megapixels a second that one core decodes here, by kind, on a few middling slides of each."""
     found: dict[str, float] = {}
-    for kind in sorted({line.kind for line in lines} - {"", "photo"}):
+    for kind in sorted({line.kind for line in lines} - {"", "photo", "radiograph"}):
         mine = [n for n, line in enumerate(lines) if line.kind == kind]
         mine.sort(key=lambda n: (lines[n].width * lines[n].height, lines[n].image_id))
         chosen = mine[len(mine) // 2 :][:PROBES]

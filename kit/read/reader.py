@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol, Self, TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kit import files
 from kit.competition import TileGrid
 from kit.errors import ImageError, SettingError
 from kit.files import split_archive
@@ -99,19 +101,40 @@ def opener(name: str) -> Callable[[Path, TileGrid], Reader]:
     Raises:
         SettingError: there is no such reader.
     """
-    module = f"kit.read.{name}"
-    try:
-        found = getattr(importlib.import_module(module), "open_image", None)
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
-        found = None
+    found = getattr(_module(name), "open_image", None)
     if found is None:
         raise SettingError(
             f"there is no reader '{name}'", "a reader is a module of kit.read, as slide or photo"
         )
     opened: Callable[[Path, TileGrid], Reader] = found
     return opened
+
+
+def check_steps(name: str, steps: Sequence[str]) -> None:
+    """Refuse steps that a reader has not, before an image is opened.
+
+    Raises:
+        SettingError: it has no such step, or none at all.
+    """
+    check = getattr(_module(name), "check_steps", None)
+    if check is not None:
+        check(steps)
+    elif steps:
+        raise SettingError(
+            f"tile.steps={','.join(steps)}: reader '{name}' has no steps",
+            "leave tile.steps out; it is for photographs and radiographs",
+        )
+
+
+def _module(name: str) -> ModuleType | None:
+    """The module of a reader; ``None``: there is none."""
+    module = f"kit.read.{name}"
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        return None
 
 
 def check_there(path: Path) -> None:
@@ -174,3 +197,14 @@ def resized(pixels: Pixels, width: int, height: int) -> Pixels:
     if smaller != (width, height):
         shrunk = cv2.resize(shrunk, (width, height), interpolation=cv2.INTER_CUBIC)
     return np.asarray(shrunk, np.uint8)
+
+
+def fingerprint(reader: str, file: Path) -> str:
+    """What changes when an image does: see :func:`kit.files.fingerprint`.
+
+    A folder of DICOM files is one slide, or as many radiographs.
+    """
+    try:
+        return files.fingerprint(file, series=reader == "slide")
+    except OSError as error:  # reading the image will say so again, in its own row
+        return f"unreadable: {error.strerror}"
