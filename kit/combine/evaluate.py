@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from kit.combine import audit, confusion, parts, reliability, second_level
+from kit.combine import audit, classification, confusion, parts, reliability, second_level, tolerance
 from kit.combine.aggregate import UnitLogits
 from kit.combine.audit import Draws, Mismatch, Pooled
 from kit.combine.diversity import diversity
@@ -28,18 +29,24 @@ from kit.files import write_json
 from kit.state import Run
 
 
-def evaluate(run: Run) -> str:
+def evaluate(run: Run, tolerances: Path | None = None) -> str:
     """Judge a run; ``WORK/<name>/evaluate/metrics.json`` and what the console prints of it.
 
-    The file is what `combine` writes, with sites, classes, confusion, diversity, reliability, plausibility,
-    shortcuts, mismatch and leak beside it. Nothing else changes but the count of looks at the held-out set.
+    The file is what `combine` writes, with sites, classes, confusion, classification, diversity, reliability,
+    plausibility, shortcuts, mismatch and leak beside it. Nothing else changes but the count of looks at the
+    held-out set.
+
+    Args:
+        tolerances: a table ``label,tolerance`` of the missed share of each class that a laboratory bears.
 
     Raises:
-        DataError: there is nothing to judge, or the count of looks cannot be read.
+        DataError: there is nothing to judge, the count of looks cannot be read, or the table is not sound.
     """
+    borne = tolerance.read(tolerances, run.competition.classes) if tolerances else {}
     with threadpool_limits(1):  # sums depend on the number of threads; these are small
         problem = Problem(run, gather(run))
         content, held = judged(problem)
+        content["tolerances"] = standings(content, run.competition.classes, borne)
     write_json(run.folder("evaluate") / "metrics.json", content)
     looks = count_look(run, held.frame.index) if held.rows else 0
     return evaluation(content, run.competition.classes, looks)
@@ -55,6 +62,7 @@ def judged(problem: Problem) -> tuple[dict[str, Any], Scores]:
         "sites": sites(problem, scores),
         "classes": classes(problem, scores),
         "confusion": confusion.of_rows(scores),
+        "classification": {part.set: classification.of_scores(part) for part in (scores, held) if part.rows},
         "diversity": diversity(problem, scores),
         "reliability": reliability_section(problem, scores),
         "plausibility": plausibility(problem, scores),
@@ -108,6 +116,17 @@ def _views(problem: Problem, scores: Scores) -> tuple[str, str | None]:
     """The names of the default's rows: nested by group and, where there is one, leave-site-out."""
     by_site = f"{problem.default}, by site"
     return problem.default, by_site if by_site in scores.values else None
+
+
+def standings(
+    content: Mapping[str, Any], classes: Sequence[str], borne: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """The default's missed units beside what is tolerated: of the held-out set if there is one."""
+    found = content["classification"]
+    name = "holdout" if "holdout" in found else "oof"
+    default = next(row for row in found[name] if row["kind"] == "default")
+    rows = tolerance.standings(np.array(default["counts"]), classes, borne)
+    return [asdict(row) | {"set": name} for row in rows]
 
 
 # --- calibration ------------------------------------------------------------------------------------

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
-from kit.combine import confusion, diversity_text
+from kit.combine import classification, confusion, diversity_text, tolerance
+from kit.combine.classification import BINS
 from kit.combine.table import plus_minus, render, standing, told_apart
 
+WORST = 5  # errors that are told one by one
 MOST = 30  # rows of a table that could be as long as the data
 BLAME = {
     "constant": "it may have learned nothing",
     "metadata only": "it may have learned the centers",
     "background only": "it may have learned the scanner or the stain",
     "corner only": "it may have learned the frame of the image",
+    "colour only": "it may have learned the stain or the camera",
+    "colour and texture": "it may have learned the stain, the camera or the focus",
 }
 
 
@@ -29,11 +34,13 @@ def evaluation(content: dict[str, Any], classes: Sequence[str], looks: int) -> s
         _sites(content, classes),
         _classes(content),
         _confusion(content, classes),
+        _classification(content["classification"]["oof"], "out of fold"),
         _diversity(content),
         _reliability(content),
         ["AUC against loss", *_plausibility(content)],
         ["Shortcuts", *_shortcuts(content)],
         ["Price of a leak", _leak(content)],
+        *([_tolerances(content["tolerances"])] if content.get("tolerances") else []),
         _holdout(content, looks),
     ]
     return "\n\n".join("\n".join(lines) for lines in sections)
@@ -105,6 +112,33 @@ def _classes(content: dict[str, Any]) -> list[str]:
 def _confusion(content: dict[str, Any], classes: Sequence[str]) -> list[str]:
     rows = [confusion.cells(row, classes) for row in content["confusion"]]
     return ["True and most probable class, units out of fold", *aligned(confusion.head(classes), rows)]
+
+
+def _classification(rows: Sequence[dict[str, Any]], where: str) -> list[str]:
+    """Accuracy, F1 and calibration error; of the default also every class and its commonest errors."""
+    default = next(row for row in rows if row["kind"] == "default")
+    summary = [classification.summary_cells(row) for row in rows]
+    report = [classification.class_cells(row) for row in default["classes"]]
+    return [
+        f"Right or wrong by the most probable class, {where}; ECE: of its probability, {BINS} equal bins",
+        *aligned(classification.SUMMARY, summary),
+        *aligned(classification.CLASS, report),
+        *_errors(default["errors"]),
+    ]
+
+
+def _errors(errors: Sequence[dict[str, Any]]) -> list[str]:
+    said = [classification.error_sentence(error) for error in errors[:WORST]]
+    return [f"commonest errors of the default: {'; '.join(said)}"] if said else []
+
+
+def _tolerances(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The errors of each class beside what the user tolerates."""
+    where = {"holdout": "the held-out set", "oof": "out of fold"}[rows[0]["set"]]
+    names = [field.name for field in fields(tolerance.Standing)]
+    found = [tolerance.Standing(**{name: row[name] for name in names}) for row in rows]
+    lines = aligned(tolerance.HEAD, [tolerance.cells(row) for row in found])
+    return [f"Missed units beside the tolerances given, {where}", *lines]
 
 
 def _diversity(content: dict[str, Any]) -> list[str]:
@@ -238,6 +272,7 @@ def _holdout(content: dict[str, Any], looks: int) -> list[str]:
     return [
         f"The held-out set: {groups} groups that nothing was fitted on",
         *aligned(head, cells),
+        *_classification(content["classification"]["holdout"], "held out"),
         f"this is look {looks} at the held-out set: a sanity check, and less of one with every look",
         *spread,
     ]

@@ -215,7 +215,8 @@ def predicted(
         seen: is told what was seen. eyes: what pretrained encoders have seen already, which all folds share.
     """
     model, network = predict.recorded(run, given, fold), predict.load_network(run, given, fold)
-    key = (model.backbone.name, model.training.layers, model.training.views) if model.frozen else fold
+    training = model.training
+    key = (model.backbone.name, training.stem, training.layers, training.views) if model.frozen else fold
     if not model.frozen or key not in eyes:
         eye = embed.frozen_encoder(run, model) if model.frozen else network
         assert eye.encoder is not None, "an eye sees pixels"

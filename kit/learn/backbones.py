@@ -146,7 +146,11 @@ class Encoder(nn.Module):
 
 
 def build(
-    encoder: str, drop: float = 0.0, layers: Literal["last", "all"] = "last", weights: Path | None = None
+    encoder: str,
+    drop: float = 0.0,
+    layers: Literal["last", "all"] = "last",
+    weights: Path | None = None,
+    stem: Literal["own", "fine"] = "own",
 ) -> Encoder:
     """An encoder with random weights.
 
@@ -154,14 +158,38 @@ def build(
         drop: share of the features that dropout leaves out in training.
         layers: see `Encoder`.
         weights: the file that will be loaded: ``config.json`` beside it may say how the network is made.
+        stem: fine lets the first convolution move by one pixel; its weights are as they were.
 
     Raises:
-        SettingError: ``layers`` is "all" and the network does not show its stages.
+        SettingError: ``layers`` is "all" and the network does not show its stages; ``stem`` is "fine" and
+            its first layer is no convolution, or moves by one pixel anyhow.
         WeightsError: the folder of the weights is of another network.
     """
     name, arguments = foundation.network(encoder, weights)
     body = timm.create_model(name, pretrained=False, **{**arguments, "num_classes": 0, "drop_rate": drop})
+    if stem == "fine":
+        _refine(body, encoder)
     return Encoder(body, encoder, layers)
+
+
+def _refine(body: nn.Module, name: str) -> None:
+    """Let the first convolution move by one pixel.
+
+    On images far smaller than those that it was made for, a network's maps keep the size at which its later
+    layers learned to look: the device of CIFAR's ResNet (He et al. 2016), here with pretrained weights.
+    """
+    said: Any = (getattr(body, "pretrained_cfg", None) or {}).get("first_conv") or ()
+    first = [body.get_submodule(layer) for layer in ([said] if isinstance(said, str) else said)]
+    convolutions = [layer for layer in first if isinstance(layer, nn.Conv2d)]
+    hint = "write --set train.stem=own, or '; stem=own' behind it in train.backbones"
+    if not convolutions or hasattr(body, "patch_embed"):
+        raise SettingError(f"{name} does not begin with a convolution, so train.stem cannot be 'fine'", hint)
+    if all(max(layer.stride) == 1 for layer in convolutions):
+        raise SettingError(
+            f"the first convolution of {name} moves by one pixel anyhow: 'fine' is its own", hint
+        )
+    for layer in convolutions:
+        layer.stride = (1, 1)
 
 
 def depth_of(encoder: Encoder) -> dict[str, int]:

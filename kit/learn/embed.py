@@ -157,6 +157,8 @@ def _file(folder: Path, split: str, chunk: int, number: int) -> Path:
 def key(run: Run, model: Model) -> str:
     """What embeddings depend on: tiles, weights, preprocessing and the way they are computed."""
     weights = find_weights(model.backbone, run.weights)
+    # The network's own stem is not named: what was kept before there was another is still good.
+    stem = {} if model.training.stem == "own" else {"stem": model.training.stem}
     return digest(
         {
             "version": VERSION,
@@ -170,6 +172,7 @@ def key(run: Run, model: Model) -> str:
             "threads": run.threads,
             "device": str(device()),
         }
+        | stem
     )
 
 
@@ -192,7 +195,7 @@ def new_encoder(run: Run, model: Model) -> BagModel:
     """A whole network with its pretrained weights, if its mode has any, and their preprocessing."""
     backbone, training = model.backbone, model.training
     weights = find_weights(backbone, run.weights)
-    encoder = backbones.build(backbone.encoder, training.drop, training.layers, weights)
+    encoder = backbones.build(backbone.encoder, training.drop, training.layers, weights, training.stem)
     if weights is not None:
         load_weights(encoder, weights, backbone.encoder)
     record = preprocess.of(backbone.encoder, weights)
@@ -226,6 +229,7 @@ def standardise(model: BagModel, features: Floats) -> None:
 
 def _folder(run: Run, model: Model) -> Path:
     name = model.backbone.name + ("" if model.training.layers == "last" else f"-{model.training.layers}")
+    name += "" if model.training.stem == "own" else f"-{model.training.stem}"
     return run.folder("embed") / f"{quote(name, safe='')}-{key(run, model)[:KEY]}"
 
 

@@ -174,7 +174,7 @@ def load_network(run: Run, model: Model, fold: str) -> BagModel:
     training = recorded(run, model, fold).training
     encoder = None
     if not model.frozen:
-        encoder = backbones.build(model.backbone.encoder, 0.0, training.layers, weights)
+        encoder = backbones.build(model.backbone.encoder, 0.0, training.layers, weights, training.stem)
     count = outputs(len(record["classes"]), training)
     network = BagModel(encoder, record["features"], count, training.pool, 0.0, then.mean, then.std)
     network.load_state_dict(load_file(path))

@@ -209,7 +209,7 @@ class Warmup:
     def preset(self) -> str:
         """How views differ; flips alone would leave the colours of a slide to tell its tiles by."""
         chosen = self.run.competition.training.preset
-        return "light" if chosen == "flips" else chosen
+        return "light" if chosen in ("flips", "turns") else chosen
 
     @property
     def weights(self) -> Path | None:
@@ -219,9 +219,10 @@ class Warmup:
     @property
     def key(self) -> str:
         """Everything that the result depends on."""
-        run, backbone = self.run, self.model.backbone
+        run, backbone, stem = self.run, self.model.backbone, self.model.training.stem
         return digest(
-            {
+            ({} if stem == "own" else {"stem": stem})
+            | {
                 "version": VERSION,
                 "tiles": run.key("tile"),
                 "images": self.ids.tolist(),
@@ -289,7 +290,7 @@ class Warmup:
     def _new(self) -> Projected:
         """The encoder with the weights that it starts from, and a new projector."""
         backbone = self.model.backbone
-        encoder = backbones.build(backbone.encoder, weights=self.weights)
+        encoder = backbones.build(backbone.encoder, weights=self.weights, stem=self.model.training.stem)
         if self.weights is not None:
             weights.load_weights(encoder, self.weights, backbone.encoder)
         pixels = preprocess.of(backbone.encoder, self.weights)

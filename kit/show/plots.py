@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from kit.combine.reliability import Bin
+from kit.metrics import Array
 from kit.show.diagnosis import Curve
 
 # Matplotlib wants numbers: these stand in for the CSS variables that replace them afterwards.
@@ -230,6 +233,26 @@ def curve(name: str, label: str, title: str, found: Curve) -> str:
         axes.plot(found.false, found.true, color=ACCENT, linewidth=2)
 
     return chart(name, label, Box(300, 292), draw)
+
+
+def learning(name: str, label: str, title: str, curves: Sequence[tuple[Array, Array]]) -> str:
+    """Loss by epoch of several fits: of training, and dashed of what was set aside, its least marked."""
+
+    def draw(axes: Axes) -> None:
+        axes.set(title=title, xlabel="epoch", ylabel="loss")
+        axes.grid(color=LINE, linewidth=0.6)
+        axes.set_axisbelow(True)
+        for loss, inner in curves:
+            epochs = range(1, len(loss) + 1)
+            axes.plot(epochs, loss, color=ACCENT, linewidth=1.4, alpha=0.7)
+            axes.plot(epochs, inner, color=MUTED, linewidth=1.4, linestyle=(0, (4, 3)))
+            if not np.isnan(inner).all():
+                best = int(np.nanargmin(inner))
+                axes.plot([best + 1], [inner[best]], marker="o", color=ALERT, markersize=5)
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+    return chart(name, label, Box(400, 260), draw)
 
 
 def _square(axes: Axes, title: str, across: str, up: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,14 @@ import jinja2
 import numpy as np
 
 from kit import competition, settings
-from kit.combine import reliability
+from kit.combine import classification, reliability
 from kit.combine.confusion import confusion
 from kit.combine.diversity import moments
 from kit.combine.second_level import Problem
 from kit.combine.units import gather, joins_own, labels_of
 from kit.competition import Competition, Demo, FoldPlan, SecondLevel, TileGrid, Training, Tuning
 from kit.files import file_digest, read_strings, write_text
-from kit.show import diagnosis, plots, tables, verdict
+from kit.show import diagnosis, learning, plots, tables, verdict
 from kit.show.diagnosis import Scored
 from kit.show.tables import Table
 from kit.state import STAGES, Run, environment, read_state
@@ -74,6 +74,7 @@ def page(run: Run) -> str:
         mistakes=mistakes_section(run, scored),
         data=data_section(run, manifest),
         tuning=tuning_section(run),
+        learning=learning.section(run) if joins_own(run) else None,
         times=times_section(run, state),
         reproduce=reproduce_section(run, state, manifest),
     )
@@ -127,9 +128,22 @@ def calibration_section(run: Run, scored: Scored) -> Section:
         "reliability": [_reliability_chart(k, classes[k], bins) for k, bins in found.items()],
         "bins": [tables.bins(classes[k], bins) for k, bins in found.items()],
         "roc": [svg for k in shown if (svg := _roc_chart(k, classes[k], scored))],
+        "right": right_section(run, scored),
         "confusion": tables.confusion(confusion(scored.labels, scored.probabilities), classes),
         "shown": [classes[k] for k in shown],
         "sizes": sorted({b.units for bins in found.values() for b in bins}),
+    }
+
+
+def right_section(run: Run, scored: Scored) -> Section:
+    """Accuracy and F1 of the default, every class on its own, and the commonest errors."""
+    classes, groups = run.competition.classes, scored.frame["group_id"].to_numpy(dtype=object)
+    given = scored.labels, scored.probabilities, groups
+    counts = confusion(scored.labels, scored.probabilities)
+    return {
+        "summary": classification.summary(*given),
+        "table": tables.classes(classification.report(*given, classes)),
+        "errors": [asdict(error) for error in classification.commonest(counts, classes, most=5)],
     }
 
 

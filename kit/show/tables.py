@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from kit.combine import classification
+from kit.combine.classification import ClassReport
 from kit.combine.parts import Part
 from kit.combine.reliability import Bin
 from kit.metrics import Array
@@ -165,6 +167,12 @@ def failed(images: pd.DataFrame) -> Table | None:
     head = ("image", "split", "status", "reason")
     words = frozenset({1, 2, 3})
     return Table("Images without tiles", head, rows, words, left_out=len(mine) - len(rows))
+
+
+def classes(rows: Sequence[ClassReport]) -> Table:
+    """Precision, recall and F1 of every class with their intervals, and its units."""
+    cells = [classification.class_cells(asdict(row)) for row in rows]
+    return Table("Every class on its own", classification.CLASS, cells)
 
 
 def tuning(best: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -312,3 +312,36 @@ def test_leak_tables_of_unknown_units_are_refused(make_cohort: Any, make_run: Ma
         write_table(path, table.assign(unit_id=table["unit_id"].replace("p003", "p999")))
     with pytest.raises(DataError, match="unit 'p999' is not in the train table"):
         evaluate(run)
+
+
+# --- right or wrong ---------------------------------------------------------------------------------
+
+
+def test_models_as_they_came_and_the_default_are_told_right_or_wrong_in_both_sets(joined: Run) -> None:
+    content, said = judged(joined)
+    for part in ("oof", "holdout"):
+        rows = content["classification"][part]
+        assert [row["kind"] for row in rows] == ["model", "model", "default"]
+        default = rows[-1]
+        assert default["accuracy"]["value"] == np.trace(default["counts"]) / np.sum(default["counts"])
+        assert [one["name"] for one in default["classes"]] == list(AB)
+    assert content["confusion"][-1]["counts"] == content["classification"]["oof"][-1]["counts"]
+    assert said.index("out of fold; ECE") < said.index("held out; ECE") < said.index("this is look 1")
+
+
+def test_tolerances_are_set_against_the_held_out_units(joined: Run, tmp_path: Path) -> None:
+    (path := tmp_path / "tolerance.csv").write_text("label,tolerance\nb,1\na,0\n")
+    said = evaluate(joined, path)
+    content = json.loads((joined.folder("evaluate") / "metrics.json").read_text())
+    rows = {row["name"]: row for row in content["tolerances"]}
+    counts = np.array(content["classification"]["holdout"][-1]["counts"])
+    assert rows["a"]["missed"] == counts[0, 1]
+    assert rows["b"]["verdict"] == "within"
+    assert rows["b"]["set"] == "holdout"
+    assert "Missed units beside the tolerances given, the held-out set" in said
+
+
+def test_without_a_table_of_tolerances_none_is_spoken_of(joined: Run) -> None:
+    content, said = judged(joined)
+    assert content["tolerances"] == []
+    assert "tolerances" not in said

@@ -87,6 +87,13 @@ def test_every_model_has_a_confusion_matrix_and_several_are_set_beside_each_othe
     assert cells(both, "net") == cells(both, "twin &lt;b&gt;") == alone
 
 
+def test_every_class_has_precision_recall_and_f1_and_the_share_that_is_right_its_interval(html: str) -> None:
+    rows = cells(html, "Every class on its own")
+    assert {row[0] for row in rows[-2:]} == {"A", "B"}
+    assert all(0 <= float(row[1]) <= 1 for row in rows[-2:])
+    assert "% of the units are right (" in html
+
+
 def test_a_site_without_a_class_has_a_blank_score_and_not_a_number(html: str) -> None:
     by_site = {row[0]: row for row in cells(html, "By site")}
     assert by_site["lone"][1:] == ["2", "2", "0", "", ""]
