@@ -32,6 +32,12 @@ SHORTCUTS = {
 }
 
 
+# How a photograph looks, by the columns of appearance.csv: those of the background, and all others.
+COLOURS = {"colour only": True, "colour and texture": False}
+LOOSE = 1.0  # C for these: where colours give a class away, they do so in thousands of images
+BACKGROUND = "background_"  # what the columns of the background begin with
+
+
 def tile_metadata(path: Path, splits: tuple[str, ...] = ("train",)) -> pd.DataFrame:
     """Size, tissue share and background colour of each image of these splits, from ``images.csv``."""
     table = _images(path, splits)
@@ -56,6 +62,20 @@ def shortcut_features(path: Path) -> dict[str, pd.DataFrame]:
             parts = [_colours(table["background"])] if "background" in columns else []
             found[name] = pd.concat([*parts, numbers(table[measured])], axis=1)
     return found
+
+
+def looks(path: Path) -> dict[str, pd.DataFrame]:
+    """The colour and texture of each training image, from ``appearance.csv``: sets of numbers by name.
+
+    Returns:
+        For each name of ``COLOURS`` a frame by image_id: mean and spread of the background's colour; and
+        the other colour and texture numbers. Nothing where there is no such file, as of slides.
+    """
+    if not path.is_file():
+        return {}
+    table = numbers(_images(path).drop(columns="split"))
+    behind = table.columns.str.startswith(BACKGROUND)
+    return {name: table.loc[:, behind == background] for name, background in COLOURS.items()}
 
 
 def shortcuts_absent(path: Path) -> dict[str, str]:
@@ -212,6 +232,8 @@ def matrices(run: Run, frame: pd.DataFrame, own: bool) -> dict[str, Array | str]
     if own and images.is_file():
         for name, table in shortcut_features(images).items():
             found[name] = _matrix(by_unit(table, units, count=False), frame, None)
+        for name, table in looks(images.with_name("appearance.csv")).items():
+            found[name] = _matrix(by_unit(table, units, count=False), frame, None)
         return found | shortcuts_absent(images)
     return found | dict.fromkeys(SHORTCUTS, "our own images.csv is needed: run tile")
 
@@ -286,13 +308,24 @@ def _lacks(table: pd.DataFrame, units: pd.Index) -> str:
     return f"the metadata lacks {missing.sum()} of {len(units)} units" if few else ""
 
 
-def nested(matrix: Array, labels: NDArray[np.int64], outer: NDArray[np.int64], metric: Metric) -> Array:
-    """Predictions of a baseline for units that its fit has not seen ``(n, K)``."""
+def ridge_of(name: str) -> float:
+    """How loosely the weights of a baseline are held: C of its logistic regression."""
+    return LOOSE if name in COLOURS else RIDGE
+
+
+def nested(
+    matrix: Array,
+    labels: NDArray[np.int64],
+    outer: NDArray[np.int64],
+    metric: Metric,
+    ridge: float = RIDGE,
+) -> Array:
+    """Predictions of a baseline for units that its fit has not seen ``(n, K)``; ``ridge`` is C."""
     classes = int(labels.max()) + 1
     found = np.zeros((len(labels), classes))
     for fold in np.unique(outer):
         train, test = outer != fold, outer == fold
-        found[test] = predict(matrix[train], labels[train], matrix[test], classes, metric)
+        found[test] = predict(matrix[train], labels[train], matrix[test], classes, metric, ridge)
     return found
 
 
@@ -307,10 +340,12 @@ class MetadataModel:
     biases: Array
 
     @classmethod
-    def fit(cls, matrix: Array, labels: NDArray[np.int64], classes: int) -> MetadataModel:
+    def fit(
+        cls, matrix: Array, labels: NDArray[np.int64], classes: int, ridge: float = RIDGE
+    ) -> MetadataModel:
         """Fit on features ``(n, F)``; a class without a row stays next to impossible."""
         scaler = StandardScaler().fit(matrix)
-        model = LogisticRegression(C=RIDGE, max_iter=2000).fit(scaler.transform(matrix), labels)
+        model = LogisticRegression(C=ridge, max_iter=2000).fit(scaler.transform(matrix), labels)
         weights, biases = np.zeros((matrix.shape[1], classes)), np.full(classes, np.log(1e-6))
         # Two classes share one column of coefficients: those of the second against the first.
         two = len(model.classes_) == 2
@@ -324,9 +359,16 @@ class MetadataModel:
         return np.asarray(softmax(matrix @ self.weights + self.biases, axis=1))
 
 
-def predict(train: Array, labels: NDArray[np.int64], test: Array, classes: int, metric: Metric) -> Array:
+def predict(
+    train: Array,
+    labels: NDArray[np.int64],
+    test: Array,
+    classes: int,
+    metric: Metric,
+    ridge: float = RIDGE,
+) -> Array:
     """Logistic regression on metadata, moved to the scored prior: probabilities ``(n, K)``."""
-    raw = MetadataModel.fit(train, labels, classes).posterior(test)
+    raw = MetadataModel.fit(train, labels, classes, ridge).posterior(test)
     prior = class_shares(labels, classes)
     moved = raw * (metric.scored_prior(prior) / prior)
     return np.asarray(moved / moved.sum(axis=1, keepdims=True))

@@ -167,8 +167,8 @@ class Case:
         if self.own:
             for name in TABLES:
                 _copy(self.folder / name, work / "predict" / name)
-            if images := self.part("images.csv"):
-                _copy(images, work / "tile" / images.name)
+            for table in filter(None, map(self.part, ("images.csv", "appearance.csv"))):
+                _copy(table, work / "tile" / table.name)
             write_json(work / "state.json", {name: {"key": key, "outputs": {}} for name, key in keys.items()})
         return run
 

@@ -22,8 +22,8 @@ from kit.files import digest, file_digest, read_strings
 # What a manifest must have to be verified; forged ones may have anything.
 PARTS: dict[str, type] = {
     "run": str, "declared": dict, "code": dict, "data": dict, "external": dict, "weights": dict,
-    "environment": dict, "machine": dict, "tolerance": dict, "keys": dict, "timings": dict, "claim": dict, "fallback": list,
-    "files": dict,
+    "environment": dict, "machine": dict, "tolerance": dict, "keys": dict,
+    "timings": dict, "claim": dict, "fallback": list, "files": dict,
 }  # fmt: skip
 # What every submission has, and what one has whose own models take part.
 ALWAYS = ("submission.csv", "metrics.json", "second_level.json", "oof_combined.csv", *TABLES)

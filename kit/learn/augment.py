@@ -28,6 +28,7 @@ Floats = NDArray[np.float32]
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 STAINS /= np.linalg.norm(STAINS, axis=1, keepdims=True)
 UNMIX = np.linalg.inv(STAINS)
+ZOOM = 0.2  # the largest at strength 1
 MOST = 0.2  # of a stain's change at strength 1: "HED-strong" of Tellez 2019
 LEVELS = 256
 DENSITY = -np.log((np.arange(LEVELS) + 1) / LEVELS).astype(np.float32)  # natural optical density of a level
@@ -50,13 +51,17 @@ class Augmentation:
 def make(strength: float, preset: str = "light") -> Augmentation:
     """An augmentation; ``strength`` runs from 0 (none) to 1.
 
-    flips: the eight symmetries of the square, at any strength but 0. light: and colour jitter and blur.
-    histology: and stain jitter (Tellez 2018, 2019), a small change of scale and place, blur, noise, and
-    parts left out (DeVries 2017).
+    flips: the eight symmetries of the square, at any strength but 0. turns: and a zoom of up to a fifth.
+    light: and colour jitter and blur. histology: and stain jitter (Tellez 2018, 2019), a small change of
+    scale and place, blur, noise, and parts left out (DeVries 2017).
     """
-    rest = {"flips": lambda _: None, "light": _light, "histology": _histology}[preset]
+    rest = {"flips": lambda _: None, "turns": _turns, "light": _light, "histology": _histology}[preset]
     stains = MOST * strength if preset == "histology" else 0.0
     return Augmentation(strength, stains, rest(strength) if strength else None)
+
+
+def _turns(strength: float) -> A.Compose:
+    return A.Compose([A.Affine(scale=(1, 1 + ZOOM * strength), border_mode=cv2.BORDER_REFLECT_101, p=1.0)])
 
 
 def _light(strength: float) -> A.Compose:

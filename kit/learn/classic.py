@@ -2,8 +2,8 @@
 
 ``lenet5`` and ``lenet5_224`` (LeCun et al. 1998, as Keras tutorials write it), ``alexnet`` (Krizhevsky
 2014) and ``squeezenet1_1`` (Iandola et al. 2016) with torchvision's layers and key names, so that its
-weights load; ``squeezenet1_1_bn``, the same with batch norm, and ``leukemia_cnn``, a network for grey
-images of blood smears. None of them has weights of its own to fetch.
+weights load; ``squeezenet1_1_bn``, the same with batch norm, and ``leukemia_cnn`` and ``leukemia_cnn_96``,
+networks for grey images of blood smears. None of them has weights of its own to fetch.
 """
 
 from __future__ import annotations
@@ -234,6 +234,7 @@ default_cfgs = generate_default_cfgs(
         "lenet5": _record(32, 3, 5, **PLAIN),
         "lenet5_224": _record(224, 3, 5, **PLAIN),
         "leukemia_cnn": _record(224, 1, 3, **PLAIN),
+        "leukemia_cnn_96": _record(96, 1, 3, **PLAIN),
         "alexnet": _record(224, 3, 6),
         "squeezenet1_1": _record(224, 3, 1),
         "squeezenet1_1_bn": _record(224, 3, 1, first="features.0.0"),
@@ -257,6 +258,12 @@ def lenet5_224(pretrained: bool = False, **kwargs: Any) -> Classic:
 def leukemia_cnn(pretrained: bool = False, **kwargs: Any) -> Classic:
     """A network for grey blood smears of 224 x 224 pixels; 687,428 parameters with 4 classes."""
     return _made(_leukemia_cnn, "leukemia_cnn", pretrained, kwargs)
+
+
+@register_model
+def leukemia_cnn_96(pretrained: bool = False, **kwargs: Any) -> Classic:
+    """The same for images of 96 x 96 pixels; 294,212 parameters with 4 classes."""
+    return _made(_leukemia_cnn, "leukemia_cnn_96", pretrained, kwargs)
 
 
 @register_model

@@ -151,38 +151,63 @@ def kept_counts(draw: np.random.Generator, counts: Integers, share: float) -> In
     return np.maximum(draw.binomial(counts, 1 - share), 1)
 
 
-def quotas(labels: Integers, most: float) -> dict[int, int]:
+def quotas(labels: Integers, most: float, least: int = 0) -> dict[int, int]:
     """How many samples of each class an epoch shows, by class; -1 stands for those without a label.
 
     Args:
         labels: the class of every sample ``(n,)``.
         most: samples of a class for each of the rarest; 0: all. Every class keeps at least one.
+        least: samples of a class, at least: those of one that has fewer are shown again.
     """
     classes, counts = np.unique(labels, return_counts=True)
     known = counts[classes >= 0]
     if most and len(known):
         counts = np.minimum(counts, max(1, int(most * known.min())))
+    counts = np.where(classes >= 0, np.maximum(counts, least), counts)
     return dict(zip(classes.tolist(), counts.tolist(), strict=True))
 
 
-def epoch_order(labels: Integers, most: float, seed: int, purpose: str, epoch: int) -> Integers:
+def epoch_order(
+    labels: Integers, most: float, seed: int, purpose: str, epoch: int, least: int = 0
+) -> Integers:
     """The samples of an epoch in the order in which they are shown: others of the frequent classes each time.
 
-    Majority undersampling changes the class shares that a model learns, as turned copies do.
+    Sample ``n`` shown for the ``r``-th time again is ``n + r * len(labels)``; see `apart`. Undersampling and
+    showing again change the class shares that a model learns, as turned copies do.
+
+    Args:
+        most, least: see `quotas`.
     """
     order = seeds.rng(seed, purpose, "order", epoch).permutation(len(labels))
-    if not most:
+    if not (most or least):
         return order
-    mine = labels[order]
+    mine, again = labels[order], list[Integers]()
     shown = np.zeros(len(order), bool)
-    for label, count in quotas(labels, most).items():
-        shown[np.flatnonzero(mine == label)[:count]] = True
-    return order[shown]
+    for label, count in quotas(labels, most, least).items():
+        places = np.flatnonzero(mine == label)
+        shown[places[:count]] = True
+        for turn, first in enumerate(range(len(places), count, len(places)), start=1):
+            again.append(order[places[: count - first]] + turn * len(labels))
+    if not again:
+        return order[shown]
+    return seeds.rng(seed, purpose, "again", epoch).permutation(np.concatenate([order[shown], *again]))
+
+
+def apart(shown: int, samples: int) -> tuple[int, int]:
+    """Which sample is shown, and how often it was shown before in this epoch.
+
+    >>> apart(12, 5)
+    (2, 2)
+    """
+    again, n = divmod(shown, samples)
+    return n, again
 
 
 @dataclass(frozen=True)
 class TileBags(Dataset[tuple[Tiles, int]]):
     """A map from (epoch, sample) to augmented tiles, a function of the epoch, the image and its turn alone.
+
+    A sample that is shown again (see `epoch_order`) has other tiles and another augmentation each time.
 
     pixels: the tiles of each split. ids, splits, turns: the image of each sample ``(n,)``, the split that it
     is of, and the right angles that it is turned by. bag, drop: tiles drawn, and the share left out again.
@@ -201,9 +226,10 @@ class TileBags(Dataset[tuple[Tiles, int]]):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tiles, int]:
         """The tiles ``(T, H, W, 3)`` drawn for a sample in an epoch, and the sample's number."""
-        epoch, n = key
+        epoch, (n, again) = key[0], apart(key[1], len(self.ids))
         image, turn = self.ids[n], int(self.turns[n])
-        sample = (epoch, image, turn) if turn else (epoch, image)
+        sample: tuple[object, ...] = (epoch, image, turn) if turn else (epoch, image)
+        sample = (*sample, "again", again) if again else sample
         content = self.pixels[self.splits[n]].bag(image)
         tiles = content.read(self._choose(content, sample).tolist())
         tiles = np.ascontiguousarray(np.rot90(tiles, turn, axes=(1, 2)))
@@ -257,7 +283,8 @@ class Epochs:
     """A batch sampler over several epochs: batches of (epoch, sample number).
 
     labels: the class of every sample ``(n,)``, -1 without one. batch: bags a step, about. first, last: the
-    epochs; the last is not shown. undersample: see `quotas`. step: steps of the first epoch to leave out.
+    epochs; the last is not shown. undersample, oversample: see `quotas`. step: steps of the first epoch to
+    leave out.
     """
 
     labels: Integers
@@ -268,16 +295,20 @@ class Epochs:
     purpose: str
     undersample: float = 0.0
     step: int = 0
+    oversample: int = 0
 
     @property
     def steps(self) -> int:
         """Batches of a whole epoch; of all epochs the same number."""
-        return len(split_batches(np.arange(sum(quotas(self.labels, self.undersample).values())), self.batch))
+        shown = sum(quotas(self.labels, self.undersample, self.oversample).values())
+        return len(split_batches(np.arange(shown), self.batch))
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         """Every epoch in an order of its own."""
         for epoch in range(self.first, self.last):
-            order = epoch_order(self.labels, self.undersample, self.seed, self.purpose, epoch)
+            order = epoch_order(
+                self.labels, self.undersample, self.seed, self.purpose, epoch, self.oversample
+            )
             for part in split_batches(order, self.batch)[self.step if epoch == self.first else 0 :]:
                 yield [(epoch, int(n)) for n in part]
 

@@ -68,7 +68,7 @@ class Loop:
         self.model = fit.model.having({"lr": rate}) if retries else fit.model
         self.training, self.network, self.retries = self.model.training, network, retries
         self.steps, self.device = len(source.sizes), network.head.weight.device
-        y = source.shown(self.training.undersample)
+        y = source.shown(self.training.undersample, self.training.oversample)
         counts = np.bincount(y[y >= 0].numpy(), minlength=len(fit.run.competition.classes))
         self.loss = losses.make(self.training, counts, fit.run.competition.metric)
         losses.start_at_prior(network.head, self.loss, y)

@@ -69,11 +69,11 @@ class Source:
         for packed, _ in islice(self.batches(epoch, 0), len(self.sizes)):
             yield packed
 
-    def shown(self, undersample: float) -> Tensor:
+    def shown(self, undersample: float, oversample: int = 0) -> Tensor:
         """The class of every bag of an epoch ``(m,)``, in no order; copies count, too."""
-        if not undersample:
+        if not (undersample or oversample):
             return self.y
-        found = quotas(self.y.numpy(), undersample)
+        found = quotas(self.y.numpy(), undersample, oversample)
         return torch.repeat_interleave(torch.tensor(list(found)), torch.tensor(list(found.values())))
 
 
@@ -148,7 +148,7 @@ def embedded(fit: Fit, judged: pd.DataFrame | None, known: Embedded | None = Non
     angles = sorted(set(fit.samples["turn"].tolist()))
     table = tabled(mine, mean, network, angles, fit.training.augment > 0)
     y = fit.samples["y"].to_numpy(dtype=np.int64, copy=True)
-    count = sum(quotas(y, fit.training.undersample).values())
+    count = sum(quotas(y, fit.training.undersample, fit.training.oversample).values())
     batch = max(fit.training.batch, -(-count // PASSES))
     sizes = [len(part) for part in split_batches(np.arange(count), batch)]
     aside = None
@@ -180,11 +180,11 @@ def tiles(fit: Fit, judged: pd.DataFrame | None) -> Source:
     unit = 2 if training.mixup else 1
 
     def batches(epoch: int, step: int) -> Iterator[Batch]:
-        last, most = fit.model.epochs, training.undersample
-        order = Mine(y, training.batch, epoch, last, seed, fit.purpose, most, step, unit)
+        last, most, least = fit.model.epochs, training.undersample, training.oversample
+        order = Mine(y, training.batch, epoch, last, seed, fit.purpose, most, step, least, unit)
         return loader(bags, order, fit.run.workers)
 
-    count = sum(quotas(y, training.undersample).values())
+    count = sum(quotas(y, training.undersample, training.oversample).values())
     sizes = [len(part) for part in split_batches(np.arange(count), training.batch)]
     judge = None if judged is None else lambda: _plain(fit, judged)
     return Source(sizes, torch.from_numpy(y), batches, judged=judge, shared=True)
@@ -249,23 +249,32 @@ class Drawn:
             yield from self._epoch(now, step if now == epoch else 0)
 
     def _epoch(self, epoch: int, first: int) -> Iterator[Batch]:
-        training = self.fit.training
-        draw = seeds.rng(self.fit.run.seed, self.fit.purpose, "epoch", epoch)
-        order, counts = self._choose(draw, epoch)
-        view = views.draw(draw, len(self.owner), self.views, training.augment)
-        place = self.table.place(self.tile, self.turn, view)
-        seed, purpose = self.fit.run.seed, self.fit.purpose
-        shown = epoch_order(self.labels, training.undersample, seed, purpose, epoch)
+        training, seed, purpose = self.fit.training, self.fit.run.seed, self.fit.purpose
+        shown = epoch_order(self.labels, training.undersample, seed, purpose, epoch, training.oversample)
+        # Samples that are shown again lie behind all of those that are shown once: see `epoch_order`.
+        times = 1 + int(shown.max()) // self.samples
+        drawn = [self._drawn(epoch, again) for again in range(times)]
+        place, counts = torch.cat([rows for rows, _ in drawn]), np.concatenate([n for _, n in drawn])
+        start = np.concatenate([self.start + again * len(self.owner) for again in range(times)])
         for mine in split_batches(shown, self.batch)[first:]:
-            chosen = mine if self.single else order[ranges(self.start[mine], counts[mine])]
-            yield self._pack(place[torch.from_numpy(chosen)], counts[mine]), torch.from_numpy(mine)
+            chosen = mine if self.single else ranges(start[mine], counts[mine])
+            rows = torch.from_numpy(mine % self.samples)
+            yield self._pack(place[torch.from_numpy(chosen)], counts[mine]), rows
 
-    def _choose(self, draw: np.random.Generator, epoch: int) -> tuple[Integers, Integers]:
+    def _drawn(self, epoch: int, again: int) -> tuple[Tensor, Integers]:
+        """The rows of the tiles of every bag in a drawn order, and how many of them are shown."""
+        key = (epoch, again) if again else (epoch,)
+        draw = seeds.rng(self.fit.run.seed, self.fit.purpose, "epoch", *key)
+        order, counts = self._choose(draw, key)
+        view = views.draw(draw, len(self.owner), self.views, self.fit.training.augment)
+        return self.table.place(self.tile, self.turn, view)[torch.from_numpy(order)], counts
+
+    def _choose(self, draw: np.random.Generator, key: tuple[int, ...]) -> tuple[Integers, Integers]:
         """The tiles of every bag in a drawn order, and how many of them are shown."""
         training = self.fit.training
         if self.single:
             return np.arange(self.samples), np.ones(self.samples, np.int64)
-        kept = self.sections.draw(seeds.rng(self.fit.run.seed, self.fit.purpose, "section", epoch))
+        kept = self.sections.draw(seeds.rng(self.fit.run.seed, self.fit.purpose, "section", *key))
         # Sorting random keys within each bag draws tiles without replacement, for all bags at once; the
         # tiles of sections that were not drawn come last.
         order = np.lexsort((draw.random(len(self.owner)) + ~kept, self.owner))

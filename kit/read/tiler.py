@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from kit import files, seeds
 from kit.competition import TileGrid
 from kit.errors import ImageError, KitError, SettingError
-from kit.read import budget, grid, recipes, sections, shortcuts, store, tissue
-from kit.read.reader import ImageMissing, ImageRefused, Pixels, Reader, opener, resized
+from kit.read import appearance, budget, grid, recipes, sections, shortcuts, store, tissue
+from kit.read.picture import Picture
+from kit.read.reader import ImageMissing, ImageRefused, Pixels, Reader, check_steps, opener, resized
 from kit.read.recipes import Bag, Cut, Findings
 from kit.state import Run
 
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("kit")
 
-VERSION = 4  # of everything that decides what is stored of an image
+VERSION = 5  # of everything that decides what is stored of an image
 LESS = "use fewer --workers, or a lower tile.slide_mib"
+LOOKS = "appearance"  # the key of a row under which the numbers of that table are
 THUMBNAIL = 512  # pixels of the longer side of what is kept of an overview, at most
 
 
@@ -49,6 +51,7 @@ class Tiler:
         self.wanted: TileGrid = run.competition.tiles
         self.reader = run.competition.reader
         self.open_image = opener(self.reader)
+        check_steps(self.reader, self.wanted.steps)
         self.seed = run.seed
         self.folder = run.folder("tile")
         self.coords = run.coords
@@ -113,14 +116,20 @@ class Tiler:
         """A photograph as its only tile, squeezed to a square; ``size`` is its longer side.
 
         The tile is its overview too. All of a photograph counts as tissue; where its background is,
-        only the shortcuts ask.
+        only the shortcuts ask. They, and all that is told of its looks, are those of the file: steps may hide
+        from a network what tells the classes apart, and they may not hide it from the table.
         """
-        pixels = resized(image.overview(1), self.wanted.size, self.wanted.size)
-        background = tissue.background_colour(pixels)
+        side = self.wanted.size
+        pixels = resized(image.overview(1), side, side)
+        original = image.original if isinstance(image, Picture) else image.overview(1)
+        whole = resized(original, side, side)
+        background = tissue.background_colour(whole)
         header = self._header(source, image, 1.0, background)
-        header |= shortcuts.measure(pixels, tissue.tissue_mask(pixels, background))
-        zero, side = np.zeros(1, np.int64), np.array([max(image.size)])
-        return store.packed(header, [pixels], zero, zero, side, np.ones(1, np.float32))
+        header |= {"width": original.shape[1], "height": original.shape[0]}
+        header |= shortcuts.measure(whole, tissue.tissue_mask(whole, background))
+        header["appearance"] = appearance.measure(original)
+        zero, longer = np.zeros(1, np.int64), np.array([max(image.size)])
+        return store.packed(header, [pixels], zero, zero, longer, np.ones(1, np.float32))
 
     def _header(self, source: Source, image: Reader, share: float, background: Pixels) -> dict[str, Any]:
         return {
@@ -303,6 +312,7 @@ def _kinds_removed(head: Mapping[str, Any]) -> str:
 
 
 def _row_of(source: Source, status: str, reason: str, head: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """What ``images.csv`` says of an image; and how it looks, for a table of its own."""
     return {
         "image_id": source.image_id,
         "split": source.split,
@@ -319,4 +329,5 @@ def _row_of(source: Source, status: str, reason: str, head: Mapping[str, Any], c
         "reason": reason,
         "read_by": head.get("read_by", ""),
         "note": head.get("note", ""),
+        LOOKS: head.get("appearance", {}),
     }

@@ -15,12 +15,14 @@ import pandas as pd
 
 from kit import files, parallel
 from kit.errors import DataError, SettingError, StageError, listed
-from kit.read import budget, shortcuts
-from kit.read.tiler import VERSION, Source, Tiler, coords_digest
+from kit.read import appearance, budget, shortcuts
+from kit.read.reader import fingerprint
+from kit.read.tiler import LOOKS, VERSION, Source, Tiler, coords_digest
 from kit.state import Run
 
 __all__ = ["VERSION", "inputs", "load_images", "run", "sources", "write_images"]
 IMAGES = "images.csv"
+APPEARANCE = "appearance.csv"  # how photographs look: see `kit.read.appearance`
 SOURCES = "sources.csv"  # what each of them was made of
 MISSING = "missing"  # the fingerprint of no file
 log = logging.getLogger("kit")
@@ -52,6 +54,8 @@ def sources(run: Run) -> list[Source]:
 def run(run: Run) -> list[Path]:
     """Tile every image that has not been tiled with these settings; write ``images.csv``.
 
+    Of photographs and radiographs ``appearance.csv`` is written too.
+
     Raises:
         DataError: not one training image can be used.
         StorageError: the disk is full.
@@ -65,7 +69,8 @@ def run(run: Run) -> list[Path]:
     log.info("tile: %d images, %d still to do (%.1f GB)", len(everything), len(rest), size / 1e9)
     shared = [run.data, run.work]
     made = parallel.run_all(work.tile, rest, run.workers, "tile", run.scheduler, work.lost, shared)
-    table = write_images(run, [*known.values(), *made])
+    every = [*known.values(), *made]
+    table, looks = write_images(run, every), _write_appearance(run, every)
     path, kept = run.folder("tile") / IMAGES, run.folder("tile") / SOURCES
     rows = [(source.split, source.image_id, source.fingerprint) for source in everything]
     files.write_table(kept, pd.DataFrame(rows, columns=["split", "image_id", "fingerprint"]))
@@ -75,12 +80,25 @@ def run(run: Run) -> list[Path]:
              len(table), table["tiles"].sum(), len(failed), path)  # fmt: skip
     for how, count in table["read_by"].value_counts().items():
         log.info("tile: %s: %d of %d images", how or "not read, see the reasons", count, len(table))
-    return [path, kept]
+    return [path, kept, *looks]
+
+
+def _write_appearance(run: Run, rows: Sequence[dict[str, Any]]) -> list[Path]:
+    """Write the colour and texture numbers of the images that are their own tiles, if there are any."""
+    path = run.folder("tile") / APPEARANCE
+    found = [{name: row[name] for name in ("image_id", "split")} | row[LOOKS] for row in rows if row[LOOKS]]
+    if not found:
+        path.unlink(missing_ok=True)  # of images that were pictures before
+        return []
+    # What was stored before comes back in another order of its numbers.
+    table = pd.DataFrame(found, columns=["image_id", "split", *appearance.COLUMNS])
+    files.write_table(path, table.sort_values(["split", "image_id"]))
+    return [path]
 
 
 def write_images(run: Run, rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Write ``images.csv``: the row of every image, as `kit.read.tiler.Tiler` gives it."""
-    table = pd.DataFrame(rows).sort_values(["split", "image_id"])
+    table = pd.DataFrame(rows).drop(columns=LOOKS, errors="ignore").sort_values(["split", "image_id"])
     files.write_table(run.folder("tile") / IMAGES, table)
     return table
 
@@ -143,7 +161,7 @@ def _listed_sources(run: Run) -> list[Source]:
         for split, table in tabled(run).items()
         for image_id, path in sorted(table["path"].items())
     ]
-    prints = {file: _fingerprint(file) for file in {file for *_, (file, _) in images}}
+    prints = {file: fingerprint(run.competition.reader, file) for file in {file for *_, (file, _) in images}}
     gone = _recorded(run) if MISSING in prints.values() else {}
     if gone and (count := sum(prints[file] == MISSING and (s, i) in gone for s, i, _, (file, _) in images)):
         log.info("%d images are not here any more: what was made of them counts", count)
@@ -169,13 +187,6 @@ def _recorded(run: Run) -> dict[tuple[str, str], str]:
     table = files.read_strings(path)
     table = table[table["fingerprint"] != MISSING]
     return dict(zip(zip(table["split"], table["image_id"], strict=True), table["fingerprint"], strict=True))
-
-
-def _fingerprint(file: Path) -> str:
-    try:
-        return files.fingerprint(file)
-    except OSError as error:  # reading the image will say so again, in its own row
-        return f"unreadable: {error.strerror}"
 
 
 def _bytes_of(file: Path) -> int:

@@ -245,8 +245,8 @@ def test_tables_that_the_manifest_does_not_name_are_not_checked(photos: Place, c
 def test_what_is_no_submission_of_this_version_is_refused(clone: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has no manifest\.json"):
         verify(tmp_path, Options())
-    sealed(clone, format=3)
-    with pytest.raises(DataError, match="format 3"):
+    sealed(clone, format=4)
+    with pytest.raises(DataError, match="format 4"):
         verify(clone, Options())
     write_json(clone / "manifest.json", {"run": "x", "settings": {}})
     with pytest.raises(DataError, match="format 1"):

@@ -52,6 +52,19 @@ def test_strength_zero_is_the_identity() -> None:
     np.testing.assert_array_equal(augment.apply(augment.make(0.0), tiles(), 0, "a"), tiles())
 
 
+def test_turns_are_symmetries_and_a_zoom_that_keep_the_colours() -> None:
+    image = np.zeros((1, 60, 60, 3), np.uint8)
+    image[:, 20:40, 25:35] = (10, 200, 90)
+    found = augment.apply(augment.make(1.0, "turns"), np.repeat(image, 80, axis=0), 0, "a")
+    area = (found[..., 1] > 100).sum(axis=(1, 2)) / 200
+    assert area.min() >= 0.95 and 1.3 < area.max() <= 1.2**2 * 1.1, "up to a fifth wider and higher"
+    tall = (found[..., 1] > 100).any(axis=2).sum(axis=1) > (found[..., 1] > 100).any(axis=1).sum(axis=1)
+    assert 0.3 < tall.mean() < 0.7, "right angles"
+    assert (found.reshape(-1, 3).max(axis=0) <= (10, 200, 90)).all(), "no colour is new"
+    less = augment.apply(augment.make(0.5, "turns"), np.repeat(image, 80, axis=0), 0, "a")
+    assert (less[..., 1] > 100).sum(axis=(1, 2)).max() < 200 * 1.1**2 * 1.1
+
+
 def test_more_strength_moves_colours_further() -> None:
     grey = np.full((200, 8, 8, 3), (180, 120, 150), np.uint8)  # no flip or blur shows on it
 

@@ -23,6 +23,7 @@ def count(network: nn.Module) -> int:
         ("lenet5", 8, 61_836),
         ("lenet5_224", 8, 456 + 2_416 + (16 * 53 * 53 * 120 + 120) + 10_164 + 680),
         ("leukemia_cnn", 4, 687_428),
+        ("leukemia_cnn_96", 4, 294_212),
         ("squeezenet1_1_bn", 2, 729_410),
         ("squeezenet1_1", 1000, 1_235_496),
         ("alexnet", 1000, 61_100_840),

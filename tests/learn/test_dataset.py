@@ -106,6 +106,49 @@ def test_undersampling_bounds_every_class_by_the_rarest_and_draws_anew(
     assert dataset.quotas(labels, most) == dict(zip((0, 1, -1), expected, strict=True))
 
 
+@pytest.mark.parametrize(("most", "least", "expected"), [(0, 10, [10, 11, 7]), (0, 25, [25, 25, 7]),
+                                                         (1, 6, [6, 6, 4]), (0, 3, [4, 11, 7])])  # fmt: skip
+def test_oversampling_shows_rare_samples_again_as_evenly_as_can_be(
+    most: float, least: int, expected: list[int]
+) -> None:
+    labels = np.random.default_rng(0).permutation([0] * 4 + [1] * 11 + [-1] * 7)
+    seen = []
+    for epoch in range(40):
+        order = dataset.epoch_order(labels, most, 0, "fit", epoch, least)
+        assert len(set(order)) == len(order), "each time has a number of its own"
+        sample = order % 22
+        assert [int((labels[sample] == label).sum()) for label in (0, 1, -1)] == expected
+        times = np.bincount(sample, minlength=22)[labels == 0]
+        assert times.max() - times.min() <= 1
+        seen.append(tuple(times.tolist()))
+    assert (len(set(seen)) > 1) == bool(expected[0] % 4), "others are shown once more each time"
+    assert dataset.quotas(labels, most, least) == dict(zip((0, 1, -1), expected, strict=True))
+
+
+@pytest.mark.parametrize("place", [(0, 0), (1, 2), (2, 1)])
+def test_beginning_anywhere_among_samples_shown_again_is_the_rest_of_the_whole(
+    place: tuple[int, int],
+) -> None:
+    labels = np.array([0] * 4 + [1] * 11)
+    whole = Epochs(labels, 3, 0, 3, 0, "fit", oversample=13)
+    rest = list(Epochs(labels, 3, place[0], 3, 0, "fit", 0, place[1], 13))
+    assert rest == list(whole)[place[0] * whole.steps + place[1] :] and rest
+    assert sum(len(batch) for batch in whole) == 3 * 26
+
+
+def test_a_sample_that_is_shown_again_has_another_augmentation_each_time(make_bags: Make) -> None:
+    run = make_bags(count=6)
+    bags = samples(run, strength=1.0, bag=6)
+    count = len(bags.ids)
+    first, again = bags[(2, 3)], [bags[(2, 3 + turn * count)] for turn in (1, 2)]
+    assert [number for _, number in again] == [first[1]] * 2 == [3, 3]
+    assert len({tiles.tobytes() for tiles, _ in (first, *again)}) == 3
+    np.testing.assert_array_equal(bags[(2, 3 + count)][0], again[0][0])
+    plain = samples(run, strength=0.0, bag=99)
+    one, two = (sorted(tile.tobytes() for tile in plain[(2, n)][0]) for n in (3, 3 + count))
+    assert one == two, "they are the same tiles"
+
+
 def test_without_undersampling_the_order_is_the_plain_one() -> None:
     plain = seeds.rng(3, "fit", "order", 5).permutation(9)
     np.testing.assert_array_equal(dataset.epoch_order(np.arange(9) % 2, 0, 3, "fit", 5), plain)

@@ -102,6 +102,35 @@ def test_undersampling_shows_others_of_the_frequent_class_each_time(make_run: Ma
     assert len({tuple(sorted(rows)) for rows in epochs.values()}) > 1
 
 
+@pytest.mark.parametrize("pool", ["mean", "max"])
+@pytest.mark.parametrize("bag", [1, 3])
+def test_oversampling_shows_rare_bags_of_embeddings_again_in_other_draws(
+    pool: str, bag: int, make_bags: Make
+) -> None:
+    run = make_bags(count=6, views=4, epochs=6)
+    fit = fit_of(run, oversample=40, pool=pool, bag=bag, augment=1.0, drop=0.0)
+    y = fit.samples["y"].to_numpy()
+    shown: dict[tuple[int, int], list[bytes]] = {}
+    epochs: dict[int, list[int]] = {}
+    for epoch, row, tiles in drawn(fit):
+        shown.setdefault((epoch, row), []).append(tiles.tobytes())
+        epochs.setdefault(epoch, []).append(row)
+    assert all(np.bincount(y[rows]).tolist() == [40, 40] for rows in epochs.values())
+    twice = [found for found in shown.values() if len(found) > 1]
+    assert np.mean([len(set(found)) > 1 for found in twice]) > 0.7, "not the same draw again"
+    plain = {
+        (e, row): tiles.tobytes() for e, row, tiles in drawn(fit_of(run, pool=pool, bag=bag, augment=1.0))
+    }
+    assert all(plain[key] in found for key, found in shown.items()), "the first time is as without"
+
+
+def test_a_class_that_is_shown_more_is_expected_as_often(make_run: Make) -> None:
+    fit = fit_of(make_run(), oversample=50)
+    _, source = sources.embedded(fit, None)
+    assert torch.bincount(source.shown(0.0, 50)).tolist() == [50, 50]
+    assert sum(source.sizes) == 100
+
+
 def test_an_epoch_of_embeddings_shows_one_section_of_every_clot(
     make_bags: Make, cut: Callable[..., None]
 ) -> None:

@@ -34,6 +34,7 @@ WAYS = {
     "bf16": {"precision": "bf16"},
     "fp16": {"precision": "fp16"},
     "inner": {"stop": "inner"},
+    "again": {"oversample": 14, "preset": "turns", "augment": 1.0},
     "waiting": {"freeze": 1, "layer_decay": 0.8},
 }
 

@@ -137,7 +137,7 @@ def test_a_class_that_only_the_corners_tell_is_found_by_their_features(
                 pixels[rows, columns, 2] -= np.uint8(6 * label * painted)
         write_slide(tmp_path / "data" / f"{seed:02d}.tif", pixels)
     run = make_run({f"{seed:02d}": f"{seed:02d}.tif" for seed in range(16)}, reader=reader)
-    path, _ = tiles.run(run)
+    path = tiles.run(run)[0]
     matrix = baselines.features(baselines.shortcut_features(path)["corner only"], None).to_numpy()
     found = baselines.predict(matrix[:8], labels[:8], matrix[8:], 2, LogLoss())[:, 1]
     told = found[labels[8:] == 1].min() > found[labels[8:] == 0].max()

@@ -1,0 +1,58 @@
+"""Which of four kinds of blood smear is it: benign, or early, pre or pro B-cell leukaemia (ALL, Aria 2021)?
+
+https://www.kaggle.com/datasets/mehradaria/leukemia, as shipped: the folders Benign, Early, Pre and Pro, as
+they are, below Original (Segmented is not looked at) or in a zip. 3,256 images of 89 people without names.
+
+Images of one person follow one another in the numbers of the files, in three of the four classes (those of
+Benign are in no order): colours of two images of Pro are alike up to 160 numbers apart. So folds keep blocks
+of 80 numbers together, about twice what one person has (3,256 / 89 = 37): the edges of a block, where a
+person may be on both sides, are then a small part of it. Equal files, all of them neighbours, are in one
+block. The camera's scale bar follows the class too, and is painted over in every image.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from kit import class_folders
+from kit.competition import Competition, Demo, FoldPlan, Tables, TileGrid, Training, Tuning
+from kit.metrics import LogLoss
+
+CLASSES = ("Benign", "Early", "Pre", "Pro")
+BLOCK = 80  # numbers that are kept together
+
+
+def load(data: Path) -> Tables:
+    """One row an image of the class folders, with the block of numbers that it is in."""
+    inner = "Original" if (data / "Original").is_dir() else "."
+    train = class_folders.table(data / inner, CLASSES)
+    return Tables(train=train.assign(file=f"{inner}/" + train["file"], block=blocks(train)))
+
+
+def blocks(train: pd.DataFrame) -> pd.Series[str]:
+    """``Pro 3`` of an image with a number of 240 to 319; an equal file is where the first one is.
+
+    A file without a number at the end of its name is a block of its own.
+    """
+    number = train["cluster"].str.extract(r"(\d+)$", expand=False).astype(float)
+    named = train["label"] + " " + (number // BLOCK).astype("Int64").astype(str)
+    return named.where(number.notna(), train["cluster"])
+
+
+LEUKEMIA = Competition(
+    name="leukemia",
+    classes=CLASSES,
+    metric=LogLoss(),
+    load=load,
+    group="block",
+    files="{file}",
+    reader="photo",
+    folds=FoldPlan(scheme="group"),
+    tiles=TileGrid(size=96, count=1, steps=("mask-bar",)),
+    # Thousands of images bear less of a ridge than a hundred slides.
+    training=Training(layers="all", bag=1, lr=3e-2, ridge=0.2, augment=1.0, oversample=800),
+    tuning=Tuning(trials=0),
+    demo=Demo(module="kit.demo.smears", patients=480, test_patients=0, settings=(("train.oversample", "0"),)),
+)
