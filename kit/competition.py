@@ -96,6 +96,7 @@ class Training:
     scratch_lr: float = 3e-3
     layer_decay: float = 1.0  # factor on the rate from each block to the one before it
     freeze: int = 0  # first epochs in which the encoder stays as it is
+    fixed: int = 0  # first layers of the encoder that stay as they are in every epoch
     norm: Literal["batch", "kept"] = "batch"  # kept: batch norm keeps its pretrained statistics
     average: Literal["none", "ema", "swa"] = "none"  # which average of the weights is the model
     ema: float = 0.99  # decay of the average, a step

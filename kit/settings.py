@@ -63,6 +63,7 @@ those of train.freeze and train.patience too
 train.schedule: cosine, one-cycle, plateau (train.patience epochs without gain: rate x train.factor), constant
 train.optimiser: adamw, adam, sgd; train.average: none, ema (train.ema), swa
 train.layer_decay: rate of a block x that of the one above it; train.freeze: first epochs of the head alone
+train.fixed=4: the first four layers stay as pretrained, which spares most of the time on small images
 train.norm=kept: batch norm keeps pretrained statistics; train.accumulate: parts of a batch, to save memory
 train.loss: cross-entropy, balanced (classes count the same), metric (as the metric counts them), binary (one
 yes or no a class); train.smoothing: share of a label for all classes; train.mixup: beta of mixing two bags
@@ -115,6 +116,7 @@ RANGES = {
     "train.factor": (0.001, 0.999),
     "train.layer_decay": (0.01, 1),
     "train.freeze": (0, math.inf),
+    "train.fixed": (0, math.inf),
     "train.ema": (0, 0.99999),
     "train.drop": (0, 0.99),
     "train.smoothing": (0, 0.99),

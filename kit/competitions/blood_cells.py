@@ -46,6 +46,7 @@ BLOOD_CELLS = Competition(
     training=Training(
         backbones=("mobilenetv2_100:finetune",),
         stem="fine",
+        fixed=4,  # the stem and two stages: half of the time
         finetune_epochs=8,
         finetune_lr=1e-3,
         schedule="one-cycle",
@@ -54,7 +55,7 @@ BLOOD_CELLS = Competition(
         bag=1,
         augment=1.0,
         preset="flips",
-        views=2,
+        views=1,
     ),
     tuning=Tuning(trials=0),
     demo=Demo(

@@ -35,7 +35,7 @@ MODAL = {
 # Settings of the whole run, which no single model can change.
 SHARED = ("backbones", "seeds", "hours", "infer_batch", "turned", "extra", "extra_epochs", "logs")
 # What says nothing of a model, by its mode.
-PRETRAINED = ("layer_decay", "freeze", "norm")
+PRETRAINED = ("layer_decay", "freeze", "fixed", "norm")
 IDLE = {
     "frozen": (*PRETRAINED, "preset", "accumulate", "precision", "channels_last", "compile"),
     "finetune": (),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from kit.errors import SettingError
 from kit.learn import backbones
 from kit.learn.bags import BagModel
 from kit.learn.models import Model
@@ -91,7 +92,12 @@ def freeze(network: BagModel, model: Model, epoch: int) -> None:
     """Set who learns in an epoch, and the mode of every layer; to be called at its start.
 
     In the first ``train.freeze`` epochs of fine-tuning only pool and head learn, and the encoder is in
-    evaluation mode. With ``train.norm=kept`` batch norm keeps its pretrained statistics in every epoch.
+    evaluation mode. With ``train.norm=kept`` batch norm keeps its pretrained statistics in every epoch. The
+    first ``train.fixed`` layers stay as they are, statistics too: their maps are the largest, and what they
+    look for is the least particular (Yosinski 2014).
+
+    Raises:
+        SettingError: the encoder has no more layers than those.
     """
     network.train()
     if network.encoder is None or model.backbone.mode != "finetune":
@@ -102,6 +108,23 @@ def freeze(network: BagModel, model: Model, epoch: int) -> None:
     if model.training.norm == "kept":
         for layer in _batch_norms(network.encoder):
             layer.eval()
+    if model.training.fixed:
+        _fix(network.encoder, model)
+
+
+def _fix(encoder: nn.Module, model: Model) -> None:
+    assert isinstance(encoder, backbones.Encoder), "it knows its layers"
+    depth, layers = backbones.depth_of(encoder), model.training.fixed
+    if layers > (last := max(depth.values())):
+        raise SettingError(
+            f"{model.name}: train.fixed={layers} of {last + 1} layers: the encoder would never learn",
+            "write a smaller number, or the mode frozen",
+        )
+    for name, layer in encoder.named_modules():
+        for own, parameter in layer.named_parameters(prefix=name, recurse=False):
+            if depth[own] < layers:
+                parameter.requires_grad_(False)
+                layer.train(not isinstance(layer, _BatchNorm))
 
 
 def is_finite(network: nn.Module, *more: Tensor) -> bool:

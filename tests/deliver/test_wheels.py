@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 PINS = ROOT / "requirements.txt"
 IMAGE = {"numpy": "2.0.2", "torch": "2.11.0+cu128", "pillow": "11.3.0"}
 # What the kernel runs, and what its readers import only when an image is opened.
-READERS = ("kit.read.slide", "kit.read.vendor", "kit.read.photo")
+READERS = ("kit.read.slide", "kit.read.vendor", "kit.read.photo", "kit.read.radiograph")
 KERNEL = ("kit.read.tiles", *READERS, "kit.learn.predict", "kit.combine.second_level")
 
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from kit.competition import Training
+from kit.errors import SettingError
 from kit.learn import backbones, models, optimise
 from kit.learn.bags import BagModel
 from kit.learn.models import Model
@@ -116,6 +118,23 @@ def test_kept_norms_never_change_their_statistics_but_learn() -> None:
     network.encoder(torch.randn(4, 3, 32, 32)).sum().backward()
     assert all(torch.equal(network.state_dict()[name], value) for name, value in before.items())
     assert all(p.grad is not None for p in network.encoder.parameters())
+
+
+def test_fixed_layers_never_change_nor_do_their_statistics() -> None:
+    network, model = network_of(), model_of(fixed=2)
+    optimise.freeze(network, model, 5)
+    depth = backbones.depth_of(network.encoder)
+    first = [network.encoder.get_parameter(name) for name, n in depth.items() if n < 2]
+    later = [network.encoder.get_parameter(name) for name, n in depth.items() if n >= 2]
+    assert not any(p.requires_grad for p in first) and all(p.requires_grad for p in later)
+    norms = [layer for layer in network.encoder.modules() if isinstance(layer, _BatchNorm)]
+    assert [layer.training for layer in norms] == [layer.weight.requires_grad for layer in norms]
+    assert {layer.training for layer in norms} == {False, True}
+
+
+def test_an_encoder_of_which_no_layer_would_learn_is_refused() -> None:
+    with pytest.raises(SettingError, match=r"train\.fixed=99 of \d+ layers"):
+        optimise.freeze(network_of(), model_of(fixed=99), 0)
 
 
 def test_a_scratch_encoder_learns_from_the_first_epoch() -> None:
