@@ -63,7 +63,7 @@ those of train.freeze and train.patience too
 train.schedule: cosine, one-cycle, plateau (train.patience epochs without gain: rate x train.factor), constant
 train.optimiser: adamw, adam, sgd; train.average: none, ema (train.ema), swa
 train.layer_decay: rate of a block x that of the one above it; train.freeze: first epochs of the head alone
-train.fixed=4: the first four layers stay as pretrained, which spares most of the time on small images
+train.fixed=4: the first four layers stay as they are pretrained
 train.norm=kept: batch norm keeps pretrained statistics; train.accumulate: parts of a batch, to save memory
 train.loss: cross-entropy, balanced (classes count the same), metric (as the metric counts them), binary (one
 yes or no a class); train.smoothing: share of a label for all classes; train.mixup: beta of mixing two bags

@@ -114,7 +114,7 @@ def check(run: Run, path: Path) -> list[str]:
     found: dict[str, list[str]] = {}
     off: dict[str, float] = {}
     eyes: Eyes = {}
-    if how := specimen.read_otherwise(run, path, PIXELS[kind]):
+    if how := specimen.read_otherwise(run, path, kind):
         found["library" if kind == "other" else "preprocessing"] = [how]
     for entry, expected in zip(about["entries"], content["probabilities"], strict=True):
         given = replace(models.parse(entry["text"], run.competition.training), seed=entry["seed"])

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 GRID = 4  # pixels of a tile that are compared, each side
-PIXELS = {"same": 1e-5, "other": 0.02}  # what they may differ by; of standardised pixels about one grey level
+# What standardised pixels may differ by: on other machines about one grey level, whose step is 1 / (255 std).
+PIXELS = {"same": 1e-5, "other": 0.02}
 
 
 def sketched(pixels: Tensor) -> NDArray[np.float32]:

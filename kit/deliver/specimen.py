@@ -16,12 +16,13 @@ import torch
 from numpy.typing import NDArray
 
 from kit.data import demo_image
-from kit.deliver.sketch import other_pixels, sketched
+from kit.deliver.sketch import PIXELS, other_pixels, sketched
 from kit.files import read_arrays
 from kit.read import store
 from kit.read.tiler import Source, Tiler
 from kit.state import Run
 
+STANDARD = 0.225  # standard deviation of ImageNet's pixels between 0 and 1, as these are
 NAMES = ("specimen file", "specimen cuts", "specimen pixels")
 
 
@@ -35,11 +36,11 @@ def made(run: Run) -> dict[str, NDArray[Any]]:
         return dict(zip(NAMES, (np.frombuffer(path.read_bytes(), np.uint8), cuts, pixels), strict=True))
 
 
-def read_otherwise(run: Run, golden: Path, tolerance: float) -> str:
+def read_otherwise(run: Run, golden: Path, kind: str) -> str:
     """How the image in the golden inputs is read otherwise than it was; empty if it is not, or not there.
 
     Args:
-        tolerance: of pixels between 0 and 1.
+        kind: same or other, as the machine and the libraries are.
     """
     content = read_arrays(golden, NAMES)
     if content is None:
@@ -53,7 +54,7 @@ def read_otherwise(run: Run, golden: Path, tolerance: float) -> str:
         return f"a made image cannot be read any more: {reason}"
     if not np.array_equal(cuts, before):
         return f"other tiles are cut from a made image: {len(cuts)} now, {len(before)} before, or elsewhere"
-    how = other_pixels(now, pixels, tolerance) if len(cuts) else ""
+    how = other_pixels(now, pixels, PIXELS[kind] * STANDARD) if len(cuts) else ""
     return how and f"tiles of a made image show other pixels: {how}"
 
 

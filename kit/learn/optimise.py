@@ -124,7 +124,8 @@ def _fix(encoder: nn.Module, model: Model) -> None:
         for own, parameter in layer.named_parameters(prefix=name, recurse=False):
             if depth[own] < layers:
                 parameter.requires_grad_(False)
-                layer.train(not isinstance(layer, _BatchNorm))
+                if isinstance(layer, _BatchNorm):
+                    layer.eval()
 
 
 def is_finite(network: nn.Module, *more: Tensor) -> bool:

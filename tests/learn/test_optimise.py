@@ -132,6 +132,13 @@ def test_fixed_layers_never_change_nor_do_their_statistics() -> None:
     assert {layer.training for layer in norms} == {False, True}
 
 
+def test_an_encoder_that_waits_is_in_evaluation_mode_whatever_is_fixed() -> None:
+    network = BagModel(backbones.build("vit_tiny_patch16_224"), 192, 2, "mean", 0.0)
+    model = models.parse("vit_tiny_patch16_224:finetune", replace(Training(), freeze=1, fixed=1))
+    optimise.freeze(network, model, 0)
+    assert network.encoder is not None and not any(layer.training for layer in network.encoder.modules())
+
+
 def test_an_encoder_of_which_no_layer_would_learn_is_refused() -> None:
     with pytest.raises(SettingError, match=r"train\.fixed=99 of \d+ layers"):
         optimise.freeze(network_of(), model_of(fixed=99), 0)
