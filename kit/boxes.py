@@ -1,7 +1,8 @@
 """The table of findings: which reader saw what, and where, on which image; its rules, named line by line.
 
 One row is one finding of one reader, with its box, or the word of one reader that there is nothing. Boxes are
-in pixels of the original image, ``x_min, y_min, x_max, y_max``, the right and lower edge not included.
+in pixels of the original image, ``x_min, y_min, x_max, y_max``: edges, not numbers of pixels. The width of a
+box is ``x_max - x_min``, without the 1 that PASCAL VOC's own code adds.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from kit.metrics import Array
 CORNERS = ("x_min", "y_min", "x_max", "y_max")
 SIZES = ("width", "height")
 TEXTS = ("image_id", "finding", "class_id", "reader")
+CLASSES = 10**6  # class numbers are below it
 NOTHING = "No finding"  # what the finding of a row without a box is called, where nothing else is said
 
 
@@ -37,11 +39,14 @@ def check(table: pd.DataFrame, nothing: str = NOTHING) -> pd.DataFrame:
         or size not known), the rest as text.
 
     Raises:
-        DataError: names the lines that break a rule: an empty cell, or one that is no number; a box upside
+        DataError: there is no row; or names the lines that break a rule: an empty cell, or one that is no
+            number; a class number below 0 or of more than six digits; a box upside
             down, of no area or outside of its image; nothing with a box, or a finding without one; a reader
             who says both nothing and something of one image; a row that is there twice; a class with two
             names, or a name with two classes; an image of two sizes.
     """
+    if not len(table):
+        raise DataError(f"{_source(table)} has no row", "give one row for each finding of a reader")
     found = _typed(table)
     found.attrs = dict(table.attrs)
     _check_boxes(found, nothing)
@@ -146,6 +151,9 @@ def _typed(table: pd.DataFrame) -> pd.DataFrame:
         _check_number(table, str(name), values[name])
     broken = (values["class_id"] % 1 != 0).to_numpy()
     _refuse(table, broken, lambda n: "the class is no whole number", "number the classes 0, 1, 2, ...")
+    beyond = ~values["class_id"].between(0, CLASSES - 1).to_numpy()
+    hint = f"number the classes 0, 1, 2, ..., at most {CLASSES - 1}"
+    _refuse(table, beyond, lambda n: f"there is no class {values['class_id'].iloc[n]:.0f}", hint)
     found["class_id"] = values["class_id"].astype(np.int64)
     return found.join(values.drop(columns="class_id"))
 

@@ -53,6 +53,14 @@ def at_least(least: int, most: float = inf) -> Callable[[str], int]:
     return whole
 
 
+def share(text: str) -> float:
+    """The type of an option that takes a share: above 0 and below 1."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"it takes a number between 0 and 1, and got {text}")
+    return value
+
+
 def number(text: str) -> float:
     """The type of an option that takes a number above 0."""
     value = float(text)

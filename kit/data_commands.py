@@ -11,12 +11,14 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from kit.command import MODELS, Command, Said, at_least
+from kit.command import MODELS, Command, Said, at_least, share
 from kit.state import Run
 
 Options = Callable[[argparse.ArgumentParser], None]
 NEAR = 0.95  # least correlation of two pictures that are near-equal
 PICTURES = "../input/{name}/train/{image_id}.png"
+OVERLAP = 0.5  # from which two boxes of several submissions are one
+LOW, HIGH = 0.08, 0.95  # of the two-class filter's thresholds: probabilities of a finding
 
 
 def _duplicates_options(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +74,7 @@ def _annotations_options(parser: argparse.ArgumentParser) -> None:
         help="of boxes that overlap: their weighted mean (the default), or the one that most readers support",
     )
     group.add_argument(
-        "--iou", type=float, default=0.4, help="the overlap above which two boxes are one (default: 0.4)"
+        "--iou", type=share, default=0.4, help="the overlap above which two boxes are one (default: 0.4)"
     )
     group.add_argument(
         "--votes", type=at_least(1), default=1, metavar="N",
@@ -107,7 +109,6 @@ def _detect_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--fuse",
         choices=("wbf", "nms"),
-        default="wbf",
         help="how: weighted boxes fusion (the default), or the surest of boxes that overlap",
     )
     group.add_argument(
@@ -115,29 +116,35 @@ def _detect_options(parser: argparse.ArgumentParser) -> None:
         help="what each FILE counts in the fusion, in their order (default: all the same)",
     )  # fmt: skip
     group.add_argument(
-        "--iou", type=float, default=0.5, help="the overlap above which two boxes are one (default: 0.5)"
+        "--iou",
+        type=share,
+        help=f"of the fusion: the overlap above which two boxes are one (default: {OVERLAP})",
     )
     group.add_argument(
         "--filter",
         type=Path,
+        nargs="+",
+        default=[],
         metavar="FILE",
-        help="the two-class filter, with the probabilities of images in this file: oof.csv or test.csv of"
-        " combine, or whatever --oof takes, FILE:COLUMN too",
+        help="the two-class filter, with the probabilities of images in these files: oof.csv and holdout.csv,"
+        " or test.csv, of combine, or whatever --oof takes. Of FILE:COLUMN, a column with the name of the"
+        " first class (abnormal, p_abnormal) has its probability, any other that of the last class (normal)",
     )
     group.add_argument(
         "--variant",
         choices=("append", "multiply", "threshold", "choose"),
-        help="append: every image says 'nothing' with its probability; multiply (the default): that, and"
-        " boxes count by the probability of a finding; threshold: by --low and --high; choose: the best on"
-        " the images of FILE, which must be training images, scored nested",
+        help="append: every image says 'nothing' with its probability; multiply: that, and boxes count by"
+        " the probability of a finding; threshold: by --low and --high; choose: the best on the images of"
+        " FILE, which must be training images, scored nested (default: choose with --score and probabilities"
+        " of training images, else multiply)",
     )
     group.add_argument(
-        "--low", type=float, default=0.08, metavar="P",
-        help="of threshold: below this probability of a finding only 'nothing' is said (default: 0.08)",
+        "--low", type=float, metavar="P",
+        help=f"of threshold: below this probability of a finding only 'nothing' is said (default: {LOW})",
     )  # fmt: skip
     group.add_argument(
-        "--high", type=float, default=0.95, metavar="P",
-        help="of threshold: from this one on the boxes are left alone (default: 0.95)",
+        "--high", type=float, metavar="P",
+        help=f"of threshold: from this one on the boxes are left alone (default: {HIGH})",
     )  # fmt: skip
     group.add_argument(
         "--score",
@@ -147,9 +154,8 @@ def _detect_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--truth",
         choices=("readers", "consensus"),
-        default="readers",
-        help="what is to be found: every box that a reader drew (the default), or the boxes of one finding"
-        " fused, which is nearer to the hidden truth",
+        help="what is to be found: the readers' boxes of one finding fused (the default), which is nearer to"
+        " the hidden truth, or every box that a reader drew, which rewards a box for each of them",
     )
     group.add_argument(
         "--mle-bench",

@@ -76,6 +76,8 @@ def test_the_size_of_an_image_need_not_be_known() -> None:
         ({"x_max": {0: "inf"}}, ["'inf'"]),
         ({"class_id": {0: "0.5"}}, ["no whole number"]),
         ({"class_id": {0: ""}}, ["class_id is empty"]),
+        ({"class_id": {0: "-1", 1: "-1"}}, ["line 2", "there is no class -1"]),
+        ({"class_id": {2: "1000000"}}, ["line 4", "there is no class 1000000"]),
         ({"reader": {4: " "}}, ["line 6", "reader is empty"]),
         ({"image_id": {3: "a"}}, ["line 3", "'R1' says 'Nodule' and 'No finding'"]),
         ({"class_id": {1: "1"}}, ["line 3", "class_name 'Nodule' has the class_id 1, and 0 further up"]),
@@ -100,6 +102,11 @@ def test_another_word_for_nothing_may_be_declared() -> None:
     assert nothing_class(check(healthy, "healthy")) == "healthy"
     with pytest.raises(DataError, match="'healthy' has no box"):
         check(healthy)
+
+
+def test_a_table_without_a_row_is_refused() -> None:
+    with pytest.raises(DataError, match=r"train\.csv has no row"):
+        check(table()[:0])
 
 
 def test_a_column_that_is_missing_is_named() -> None:

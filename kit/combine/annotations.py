@@ -31,14 +31,14 @@ from kit.boxes import SIZES, TEXTS, has_box, nothing_class
 from kit.combine.agreement import agreement, labels_by
 from kit.combine.annotations_text import render
 from kit.combine.consensus import consensus_boxes, mixed, panels, soft_labels, voted
-from kit.combine.giveaways import giveaways, metadata
+from kit.combine.giveaways import giveaways, metadata, too_few
 from kit.command import Said
+from kit.data_commands import PICTURES
 from kit.errors import SettingError
 from kit.files import write_json, write_table
 from kit.state import Run
 
 BUSIEST = 3  # readers whose share of the work is told
-PATHS = "../input/{name}/train/{image_id}.png"
 
 
 def run(run: Run, options: argparse.Namespace) -> Said:
@@ -57,7 +57,6 @@ def run(run: Run, options: argparse.Namespace) -> Said:
     resamples = task.second_level.resamples
     content = counts(run, table) | {"labels": labels_by(table)}
     agreed = agreement(table, resamples, run.seed)
-    shortcuts = [asdict(shortcut) for shortcut in giveaways(run, table)]
     write_table(folder / "classification.csv", classification(run, options.paths))
     write_table(folder / "boxes.csv", _normalised(table))
     write_table(folder / "soft_labels.csv", soft_labels(table).reset_index())
@@ -66,8 +65,12 @@ def run(run: Run, options: argparse.Namespace) -> Said:
     write_table(folder / "consensus.csv", together)
     write_table(folder / "agreement.csv", agreed.reset_index())
     write_table(folder / "meta.csv", _whole(metadata(table)).reset_index())
+    reason = too_few(run, table)
+    shortcuts = [] if reason else [asdict(shortcut) for shortcut in giveaways(run, table)]
     write_json(folder / "annotations.json", content | {"shortcuts": _finite(shortcuts)})
     said = render(content, agreed, shortcuts, task.metric.name)
+    if reason:
+        said += f"what gives the label away is not scored: {reason}"
     if not has_sizes(table):
         said += "\nsizes of images are not known: no boxes in shares, and no size as a shortcut"
     return f"{said}\nwritten: {folder}", 0
@@ -113,7 +116,7 @@ def counts(run: Run, table: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def classification(run: Run, paths: str = PATHS) -> pd.DataFrame:
+def classification(run: Run, paths: str = PICTURES) -> pd.DataFrame:
     """target (the number of the class) and img_path of each training image, sorted by image_id.
 
     Raises:

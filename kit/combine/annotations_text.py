@@ -20,7 +20,8 @@ def render(
         content: of :func:`kit.combine.annotations.counts`, with ``labels`` by number of readers.
         agreed: of :func:`kit.combine.agreement.agreement`. shortcuts: rows of ``Giveaway``.
     """
-    parts = [_overview(content), _who(content), _agreement(content, agreed), _shortcuts(shortcuts, metric)]
+    parts = [_overview(content), _who(content), _agreement(content, agreed)]
+    parts.append(_shortcuts(shortcuts, metric) if shortcuts else [""])
     return "\n\n".join("\n".join(part) for part in parts)
 
 
@@ -88,13 +89,13 @@ def _agreement(content: dict[str, Any], agreed: pd.DataFrame) -> list[str]:
     ]
     labels = ", ".join(f"{labels:,} by {n} or more" for n, labels in content["labels"].items())
     found = agreed[agreed.index != content["nothing"]]
-    kappas = f"{number(found['kappa'].min(), 2)} to {number(found['kappa'].max(), 2)}"
-    return [
-        *_table(head, rows),
-        "",
-        f"Fleiss' kappa of the findings: {kappas}; 1 is complete agreement, 0 is chance",
-        f"labels, an image and a finding each: {labels} readers",
-    ]
+    lines = [*_table(head, rows), ""]
+    if found["kappa"].notna().any():
+        kappas = f"{number(found['kappa'].min(), 2)} to {number(found['kappa'].max(), 2)}"
+        lines.append(f"Fleiss' kappa of the findings: {kappas}; 1 is complete agreement, 0 is chance")
+    if labels:
+        lines.append(f"labels, an image and a finding each: {labels} readers")
+    return lines
 
 
 def _value(row: pd.Series[Any], key: str) -> tuple[str, str]:

@@ -9,19 +9,21 @@ import argparse
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
 from kit import boxes as findings
 from kit.combine import detection_scores, detections, two_class_filter
 from kit.combine.consensus import consensus_boxes
-from kit.combine.detection_ensemble import fused
+from kit.combine.detection_ensemble import How, fused
 from kit.combine.detection_metric import Grader, truths_of
 from kit.combine.detections import IMAGE, Rules
 from kit.combine.predictions import Source
-from kit.combine.two_class_filter import Choice, Filter
+from kit.combine.two_class_filter import Choice, Filter, Variant
 from kit.combine.units import labelled_units
 from kit.command import Said
+from kit.data_commands import HIGH, LOW, OVERLAP
 from kit.errors import DataError, SettingError, SubmissionError
 from kit.files import write_json
 from kit.state import Run
@@ -45,15 +47,19 @@ def run(run: Run, options: argparse.Namespace) -> Said:
     lines = [_sound(path, table) for path, table in zip(options.files, tables.values(), strict=True)]
     made = dict(tables)
     if len(tables) > 1:
-        made[FUSED] = fused(tables, job.rules.nothing, options.votes, options.fuse, options.iou)
+        how: How = options.fuse or "wbf"
+        threshold = options.iou or OVERLAP
+        made[FUSED] = fused(tables, job.rules.nothing, options.votes, how, threshold)
         lines.append(f"fused {len(tables)} files: {len(made[FUSED])} boxes")
     last = list(made.values())[-1]
     if options.filter:
-        last, scored, said = _filter(job, last)
-        made[FILTERED] = scored
-        lines.append(said)
+        done = _filter(job, last)
+        last = done.written
+        made = {name: table[~table[IMAGE].isin(done.missing)] for name, table in made.items()}
+        made[FILTERED] = done.scored
+        lines += done.said
     if options.score:
-        content = detection_scores.scores(run, made, job.truths, job.rules, job.grader)
+        content = detection_scores.scores(run, made, job.truths, job.rules, job.grader, job.truth)
         write_json(run.folder("detect") / "metrics.json", content)
         lines += ["", detection_scores.render(content)]
     if options.out:
@@ -76,6 +82,11 @@ class Job:
         """Whose rule scores."""
         return "mle-bench" if self.options.mle_bench else "voc"
 
+    @property
+    def truth(self) -> str:
+        """Which truth it scores; see `detection_scores.TRUTHS`."""
+        return "first reader" if self.options.mle_bench else self.options.truth or "consensus"
+
     @cached_property
     def boxes(self) -> pd.DataFrame:
         """The findings of the training images, checked."""
@@ -93,8 +104,7 @@ class Job:
     @cached_property
     def truths(self) -> pd.DataFrame:
         """What is to be found on the training images."""
-        fused = self.options.truth == "consensus"
-        told = consensus_boxes(self.boxes) if fused else self.boxes
+        told = consensus_boxes(self.boxes) if self.truth == "consensus" else self.boxes
         return truths_of(told, self.boxes[IMAGE].tolist(), self.grader)
 
     def read(self) -> dict[str, pd.DataFrame]:
@@ -112,21 +122,41 @@ class Job:
 
 
 def _check_options(job: Job) -> None:
+    """Refuse options that do not fit together, and those that would do nothing."""
     options = job.options
     if len(set(options.files)) < len(options.files):
         raise SettingError("a FILE is given twice", "give it once; --votes says what it counts")
+    fusing = [f"--{name}" for name in ("votes", "fuse", "iou") if getattr(options, name)]
+    if fusing and len(options.files) == 1:
+        raise SettingError(f"{fusing[0]} says how to fuse, and there is one FILE", "give several FILEs")
     if options.votes and len(options.votes) != len(options.files):
         message = f"--votes has {len(options.votes)} numbers for {len(options.files)} files"
         raise SettingError(message, "give one number for each FILE, in their order")
-    if options.mle_bench and options.truth != "readers":
+    if options.mle_bench and options.truth:
         raise SettingError("--mle-bench takes the first reader's boxes", "leave out --truth")
-    if not 0 < options.iou < 1:
-        raise SettingError(f"--iou {options.iou:g} is no overlap", "give a number between 0 and 1")
+    _check_filter(options)
+    if not options.score and options.variant != "choose":
+        for name in ("truth", "mle_bench"):
+            if getattr(options, name):
+                message = f"--{name.replace('_', '-')} says how to score, and nothing is scored"
+                raise SettingError(message, "add --score")
+
+
+def _check_filter(options: argparse.Namespace) -> None:
     if options.variant and not options.filter:
         raise SettingError("--variant says how to filter, and by nothing", "add --filter FILE")
-    if options.mle_bench and not options.score and options.variant != "choose":
-        raise SettingError("--mle-bench says how to score, and nothing is scored", "add --score")
-    Filter("threshold", options.low, options.high)
+    bounds = [f"--{name}" for name in ("low", "high") if getattr(options, name) is not None]
+    open_choice = options.filter and options.score and options.variant is None
+    if bounds and options.variant not in ("threshold", "choose") and not open_choice:
+        raise SettingError(f"{bounds[0]} is of the variant threshold", "add --variant threshold or choose")
+    if len(set(options.filter)) < len(options.filter):
+        raise SettingError("--filter names a FILE twice", "name it once")
+    _threshold(options)
+
+
+def _threshold(options: argparse.Namespace) -> Filter:
+    low = LOW if options.low is None else options.low
+    return Filter("threshold", low, HIGH if options.high is None else options.high)
 
 
 def _sound(path: Path, table: pd.DataFrame) -> str:
@@ -134,19 +164,51 @@ def _sound(path: Path, table: pd.DataFrame) -> str:
     return f"{path}: sound. {many} images, {len(table)} boxes"
 
 
-def _filter(job: Job, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """What is written, what is scored (nested, where the variant was chosen), and what is said of it."""
+@dataclass(frozen=True)
+class Filtered:
+    """What the filter made of a submission.
+
+    written: all of it. scored: of the images with a probability alone; nested, where the variant was chosen.
+    missing: the images without a probability, which stay as they are.
+    """
+
+    written: pd.DataFrame
+    scored: pd.DataFrame
+    missing: list[str]
+    said: list[str]
+
+
+def _filter(job: Job, table: pd.DataFrame) -> Filtered:
     options, nothing = job.options, job.rules.nothing
     abnormal = _abnormal(job, table)
-    if options.variant != "choose":
-        plan = Filter(options.variant or "multiply", options.low, options.high)
+    missing = two_class_filter.uncovered(pd.Index(table[IMAGE].unique()), abnormal)
+    covered = table[~table[IMAGE].isin(missing)]
+    variant: Variant | Literal["choose"] = options.variant or _default(job, covered)
+    if variant == "choose":
+        plans = (*two_class_filter.CANDIDATES[:-1], _threshold(options))
+        folds = _folds(job, covered)
+        choice = two_class_filter.choose(covered, abnormal, job.truths, folds, nothing, plans, job.grader)
+        made = two_class_filter.filtered(table, abnormal, choice.plan, nothing)
+        scored, said = choice.nested, _chosen(choice)
+    else:
+        plan = _threshold(options) if variant == "threshold" else Filter(variant)
         made = two_class_filter.filtered(table, abnormal, plan, nothing)
-        return made, made, f"filtered with {options.filter}: {_named(plan)}"
-    plans = (*two_class_filter.CANDIDATES[:-1], Filter("threshold", options.low, options.high))
-    folds = _folds(job, table)
-    choice = two_class_filter.choose(table, abnormal, job.truths, folds, nothing, plans, job.grader)
-    made = two_class_filter.filtered(table, abnormal, choice.plan, nothing)
-    return made, choice.nested, f"filtered with {options.filter}: {_chosen(choice)}"
+        scored, said = made[~made[IMAGE].isin(missing)], _named(plan)
+    lines = [f"filtered with {' and '.join(map(str, options.filter))}: {said}"]
+    if missing:
+        lines.append(_left_alone(missing, options.score))
+    return Filtered(made, scored, missing, lines)
+
+
+def _default(job: Job, table: pd.DataFrame) -> Variant | Literal["choose"]:
+    """The variant where none is asked for: chosen, where the choice can be scored."""
+    known = table[IMAGE].isin(job.run.tables.train.index).all()
+    return "choose" if job.options.score and known else "multiply"
+
+
+def _left_alone(missing: list[str], scored: bool) -> str:
+    many = f"{len(missing)} images have no probability, first '{missing[0]}': they stay as they are"
+    return many + (", and are not scored" if scored else "")
 
 
 def _named(plan: Filter) -> str:

@@ -3,6 +3,7 @@
 A detection is right if the truth of its class and image that it overlaps most, by more than the threshold,
 has not been found by a surer one. Average precision is the area under the precision-recall curve made
 monotone, at all of its points (Everingham & Winn, The PASCAL VOC Challenge 2010 Development Kit, 3.4.1).
+Corners are edges, so a width is x_max - x_min: that kit's code adds 1 pixel, and is not followed there.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from tqdm.auto import tqdm
 
-from kit.boxes import CORNERS, has_box
+from kit.boxes import CLASSES, CORNERS, has_box, paired_iou
 from kit.combine.detections import DOT, IMAGE
 from kit.metrics import Array, Bootstrap
 
@@ -30,7 +31,7 @@ FEWEST = 200  # ... but so many
 BLOCK = 50  # resamples at once
 RULES: dict[Grader, str] = {
     "voc": "PASCAL VOC 2010 mean average precision at IoU > 0.4. Equal confidences are one point of the"
-    " curve: the order of rows is of no matter. The hidden truth is what five readers agreed upon",
+    " curve: the order of rows is of no matter",
     "mle-bench": "NOT the official metric: the rule of mle-bench's grader. It takes x_max and y_max for a"
     " width and a height, and the first reader's box of each class and image for the truth; COCO's 101"
     " recalls at IoU >= 0.4, at most 100 boxes of a class and image; the truth that it numbers 0 is never"
@@ -101,7 +102,7 @@ class Curves:
         )
 
     @property
-    def boxes(self) -> int:
+    def terms(self) -> int:
         """How many numbers a resample adds up."""
         return int(sum(curve.found.nnz + curve.right.nnz for curve in self.curves))
 
@@ -213,7 +214,7 @@ def _targets(
 ) -> NDArray[np.int64]:
     """The row of the truth that each detection overlaps most, by more than the threshold; -1: none."""
     cell, true_cell = (
-        _codes(table, images) * 10**6 + table["class_id"].to_numpy() for table in (found, truths)
+        _codes(table, images) * CLASSES + table["class_id"].to_numpy() for table in (found, truths)
     )
     first = np.searchsorted(true_cell, cell)
     count = np.searchsorted(true_cell, cell, side="right") - first
@@ -225,7 +226,7 @@ def _targets(
     left = np.repeat(some, count[some])
     right = np.arange(len(left)) - np.repeat(starts - first[some], count[some])
     boxes, true_boxes = (_corners(table, misread) for table in (found, truths))
-    overlap = _iou(boxes[left], true_boxes[right])
+    overlap = paired_iou(boxes[left], true_boxes[right])
     most = np.maximum.reduceat(overlap, starts)
     enough = most >= THRESHOLD if at_least else most > THRESHOLD
     best = np.flatnonzero(overlap == np.repeat(most, count[some]))
@@ -247,15 +248,6 @@ def _corners(table: pd.DataFrame, misread: bool) -> Array:
     return boxes
 
 
-def _iou(a: Array, b: Array) -> Array:
-    """Intersection over union of boxes row by row ``(n,)``."""
-    sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
-    shared = np.clip(sides, 0, None).prod(axis=1)
-    areas = (box[:, 2:] - box[:, :2] for box in (a, b))
-    both = sum(side.prod(axis=1) for side in areas)
-    return np.asarray(shared / (both - shared))
-
-
 # --- intervals --------------------------------------------------------------------------------------
 
 
@@ -267,7 +259,7 @@ def resampled(many: Sequence[Curves], groups: NDArray[np.object_], resamples: in
         groups: the group of each of `Curves.images`.
         resamples: how many; where these would take minutes fewer are drawn, and at least 200.
     """
-    terms = sum(one.boxes for one in many)
+    terms = sum(one.terms for one in many)
     count = int(min(resamples, max(FEWEST, WORK / max(terms, 1))))
     bootstrap = Bootstrap(groups, count, seed)
     blocks, found = range(0, count, BLOCK), []

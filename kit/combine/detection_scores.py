@@ -15,15 +15,27 @@ from kit.errors import DataError
 from kit.metrics import Array
 from kit.state import Run
 
+TRUTHS = {  # what is to be found, by its name in metrics.json
+    "consensus": "the readers' boxes of one finding, fused into one",
+    "readers": "every box that a reader drew, so that a box for each of them scores more than one",
+    "first reader": "the box of the first reader alone, of each image and class",
+}
+HIDDEN = "The competition's hidden truth is another: what five readers agreed upon"
+
 
 def scores(
-    run: Run, made: Mapping[str, pd.DataFrame], truths: pd.DataFrame, rules: Rules, grader: Grader
+    run: Run,
+    made: Mapping[str, pd.DataFrame],
+    truths: pd.DataFrame,
+    rules: Rules,
+    grader: Grader,
+    truth: str = "consensus",
 ) -> dict[str, Any]:
     """``metrics.json``: mean average precision of each submission, and of the last one against the others.
 
     Args:
         made: submissions of the same images, by name, in the order in which they came to be.
-        truths: what is to be found on the training images.
+        truths: what is to be found on the training images. truth: which of `TRUTHS` that is.
 
     Raises:
         DataError: none of their images has a truth.
@@ -47,6 +59,7 @@ def scores(
         "metric": "mean average precision",
         "rule": RULES[grader],
         "official": grader == "voc",
+        "truth": truth,
         "images": len(images),
         "without_truth": len(asked) - len(images),
         "resamples": drawn.shape[1],
@@ -102,7 +115,8 @@ def render(content: dict[str, Any]) -> str:
     widths = [max(len(row[n]) for row in cells) for n in range(len(cells[0]))]
     table = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells]
     rule = "-" * len(table[0].ljust(sum(widths)))
-    lines = [f"{content['rule']}.", "", table[0], rule, *table[1:-2], rule, *table[-2:], ""]
+    told = f"truth: {content['truth']}, {TRUTHS[content['truth']]}. {HIDDEN}."
+    lines = [f"{content['rule']}.", told, "", table[0], rule, *table[1:-2], rule, *table[-2:], ""]
     lines.append(f"{content['images']} images (higher is better); {content['resamples']} resamples of images")
     if content["without_truth"]:
         lines.append(f"{content['without_truth']} images have no truth and are not scored")

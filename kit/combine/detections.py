@@ -93,7 +93,9 @@ def read(path: Path, rules: Rules, expected: Sequence[str] | None = None, clip: 
     sheet = _Sheet(path, table[IMAGE].tolist(), table[STRING].tolist(), rules)
     found = sheet.boxes()
     if clip:
-        found[list(CORNERS)] = sheet.clipped(found)
+        cut = sheet.clipped(found)
+        sheet.refuse_beside(found, cut)
+        found[list(CORNERS)] = cut
     sheet.check(found)
     return found
 
@@ -199,11 +201,15 @@ class _Sheet:
             return
         box, rank = min(first)
         _, said, hint = faults[rank]
+        raise self._of_box(found, box, said, hint)
+
+    def _of_box(self, found: pd.DataFrame, box: int, said: str, hint: str) -> SubmissionError:
+        """What is wrong with a box."""
         name = found[IMAGE].iloc[box]
         n = self.ids.index(name)
         number = box - int((found[IMAGE] == name).to_numpy().argmax())
         words = self.strings[n].split()[WORDS * number : WORDS * (number + 1)]
-        raise self.fault(n, f"box {number + 1}, '{' '.join(words)}', {said}", hint)
+        return self.fault(n, f"box {number + 1}, '{' '.join(words)}', {said}", hint)
 
     def _faults(self, found: pd.DataFrame) -> list[tuple[NDArray[np.bool_], str, str]]:
         """Which boxes break which rule, and how to mend it."""
@@ -233,6 +239,15 @@ class _Sheet:
         """The corners ``(n, 4)``, none outside of its image."""
         corners, most = found[list(CORNERS)].to_numpy(), np.tile(self._sizes(found), 2)
         return np.asarray(np.clip(corners, 0, most))
+
+    def refuse_beside(self, found: pd.DataFrame, cut: Array) -> None:
+        """Name the first box that is one, and of which nothing is left inside of its image."""
+        whole, left = (corners[:, 2:] > corners[:, :2] for corners in (found[list(CORNERS)].to_numpy(), cut))
+        beside = whole.all(axis=1) & ~left.all(axis=1)
+        if beside.any():
+            said = "lies wholly outside of its image"
+            hint = "leave it out; boxes are in pixels of the original image, not of a resized one"
+            raise self._of_box(found, int(beside.argmax()), said, hint)
 
     def _sizes(self, found: pd.DataFrame) -> Array:
         """Width and height of the image of each box; infinite where not known."""

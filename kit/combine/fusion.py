@@ -14,8 +14,6 @@ rows. The package ``ensemble-boxes`` (1.0.9) is not used, because in it
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,9 +22,7 @@ from kit.errors import DataError, SettingError
 from kit.metrics import Array
 
 Whole = NDArray[np.int64]
-Vote = Literal["mean", "seen", "max"]
 FAINT = 1e-12  # what a score of 0 weighs: such a box still has its place
-NEGLIGIBLE = 1e-3  # a score that soft suppression lets go
 
 
 def fuse(
@@ -36,13 +32,12 @@ def fuse(
     source: Whole,
     weights: Array,
     threshold: float = 0.5,
-    least: float = 0.0,
-    vote: Vote = "mean",
 ) -> tuple[Array, Array, Whole]:
     """Weighted boxes fusion of one image.
 
     From the strongest on, a box joins the fused box of its label that it overlaps most, if by more than
-    ``threshold``, or else begins one. A fused box is the mean of its boxes, weighted by score x weight.
+    ``threshold``, or else begins one. A fused box is the mean of its boxes, weighted by score x weight. Its
+    score is the mean over all sources of their best boxes in it, where a source without one counts as 0.
 
     Args:
         boxes: x_min, y_min, x_max, y_max of each ``(n, 4)``, in any unit.
@@ -51,22 +46,17 @@ def fuse(
         source: which model or reader each box is of ``(n,)``, as a row number of ``weights``.
         weights: of each source ``(M,)``, those without a box of this image too; above 0.
         threshold: the intersection over union above which two boxes are one.
-        least: boxes of a lower score take no part.
-        vote: the score of a fused box, from the best box of each source: ``mean`` over all sources, where a
-            source without a box counts as 0; ``seen``: over those that have one; ``max``: the greatest
-            score x weight / greatest weight. None is ever above the greatest score.
 
     Returns:
         Boxes ``(k, 4)``, scores ``(k,)`` and labels ``(k,)``, best first.
 
     Raises:
         DataError: a box upside down or of no area, a score outside of 0 to 1, or an unknown source.
-        SettingError: a weight that is not above 0, or another name of a vote.
+        SettingError: a weight that is not above 0.
     """
     boxes, scores, labels = _checked(boxes, scores, labels)
     source, weights = _sources(source, weights, len(boxes))
     rows = _order(boxes, scores * weights[source], labels, source)
-    rows = rows[scores[rows] >= least]
     boxes, scores, labels, source = boxes[rows], scores[rows], labels[rows], source[rows]
     strength = weights[source] * np.maximum(scores, FAINT)
     member, count = _clusters(boxes, strength, labels, threshold)
@@ -74,7 +64,7 @@ def fuse(
     fused = pull / np.bincount(member, strength, count)[:, None]
     found = np.zeros(count, dtype=np.int64)
     found[member] = labels
-    voted = _vote(member, scores, source, weights, count, vote)
+    voted = _vote(member, scores, source, weights, count)
     best = _order(fused, voted, found, np.zeros(count, dtype=np.int64))
     return fused[best], voted[best], found[best]
 
@@ -186,18 +176,9 @@ class _Cluster:
         return wide * high / (areas - wide * high)
 
 
-def _vote(member: Whole, scores: Array, source: Whole, weights: Array, count: int, vote: Vote) -> Array:
+def _vote(member: Whole, scores: Array, source: Whole, weights: Array, count: int) -> Array:
     """The score of each fused box ``(count,)`` from the best box of each source in it."""
-    best, seen = np.zeros((count, len(weights))), np.zeros((count, len(weights)))
+    best = np.zeros((count, len(weights)))
     np.maximum.at(best, (member, source), scores)
-    seen[member, source] = 1
-    if vote == "mean":
-        voted = best @ weights / weights.sum()
-    elif vote == "seen":
-        voted = best @ weights / (seen @ weights)
-    elif vote == "max":
-        voted = (best * weights).max(axis=1, initial=0.0) / weights.max(initial=FAINT)
-    else:
-        raise SettingError(f"there is no vote '{vote}'", "known votes: mean, seen, max")
     # A mean of equal scores may be off by its rounding, and a score of 1 must not pass 1.
-    return np.asarray(np.minimum(voted, best.max(axis=1, initial=0.0)))
+    return np.asarray(np.minimum(best @ weights / weights.sum(), best.max(axis=1, initial=0.0)))

@@ -21,7 +21,9 @@ from kit.state import Run
 
 Labels = NDArray[np.int64]
 SHRINK = 5.0  # images of the overall class shares that each size is taken to have had besides its own
+FEWEST = 2  # groups of a class: one to learn from, one to be scored
 OFTEN = 39  # sizes that are a category of the metadata; with "other" as many as a baseline there takes
+UNKNOWN = "unknown"  # the category of an image whose size is not known
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ def metadata(table: pd.DataFrame) -> pd.DataFrame:
         table: findings as :func:`kit.boxes.check` gives them.
 
     Returns:
-        width and height (where known), size (the sizes that most images have, as text; else other), and for
+        width and height (where known), size (the sizes that most images have, as text; else
+        other, and unknown where it is), and for
         each reader whether the image was read by that one: 0 or 1.
     """
     readers = table.groupby(["image_id", "reader"]).size().unstack(fill_value=0).clip(upper=1)
@@ -54,8 +57,10 @@ def metadata(table: pd.DataFrame) -> pd.DataFrame:
         return readers
     sizes = table.groupby("image_id")[list(SIZES)].first()
     text = _texts(sizes)
-    often = text.value_counts().sort_index().sort_values(ascending=False, kind="stable").index[:OFTEN]
-    return pd.concat([sizes, text.where(text.isin(often), "other").rename("size"), readers], axis=1)
+    known = sizes.notna().all(axis=1)
+    often = text[known].value_counts().sort_index().sort_values(ascending=False, kind="stable").index
+    text = text.where(text.isin(often[: OFTEN - (not known.all())]), "other").where(known, UNKNOWN)
+    return pd.concat([sizes, text.rename("size"), readers], axis=1)
 
 
 def giveaways(run: Run, table: pd.DataFrame) -> list[Giveaway]:
@@ -83,6 +88,21 @@ def giveaways(run: Run, table: pd.DataFrame) -> list[Giveaway]:
     readers = known.drop(columns=[*SIZES, "size"], errors="ignore").to_numpy(dtype=np.float64)
     values["who read it"] = readers.shape[1], baselines.nested(readers, labels, outer, task.metric)
     return _scored(run, labels, groups, values)
+
+
+def too_few(run: Run, table: pd.DataFrame) -> str:
+    """Why no shortcut can be scored nested; empty where each can.
+
+    Args:
+        table: findings as :func:`kit.boxes.check` gives them.
+    """
+    train = run.tables.train
+    groups = train[train.index.isin(table["image_id"])].groupby("label")["group_id"].nunique()
+    counts = groups.reindex(list(run.competition.classes), fill_value=0)
+    few = counts[counts < FEWEST]
+    if few.empty:
+        return ""
+    return f"class {few.index[0]} has {few.iloc[0]} groups of images, and {FEWEST} are needed"
 
 
 def size_shares(sizes: pd.Series[str], labels: Labels, outer: Labels, metric: Metric) -> Array:

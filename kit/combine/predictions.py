@@ -67,7 +67,8 @@ def read_external(path: Path, source: Source) -> UnitLogits:
 
     The columns are an id and either one column a class (``p_CE`` or ``CE``) or, for two classes, a single
     one with the probability of the last class: ``predictions``, ``p_LAA`` or ``LAA``, or whichever column
-    ``FILE:COLUMN`` names. An id may be the name of an image file: its folders and its ending are left away.
+    ``FILE:COLUMN`` names, which only by the name of the first class (``CE``, ``p_CE``) is that of the first.
+    An id may be the name of an image file: its folders and its ending are left away.
 
     Raises:
         DataError: no id column, an unknown or repeated id, or a value that is no probability.
@@ -80,7 +81,7 @@ def read_external(path: Path, source: Source) -> UnitLogits:
     if asked:
         _check_asked(table, asked, source.classes, file)
     told = table[[asked] if asked else _columns(table, source.classes, file)]
-    values = _probabilities(told)
+    values = _probabilities(told, source.classes)
     known = set(source.units) if by_unit else set(source.units.index)
     ids = _without_ending(table[column], known)
     what = source.unit_column if by_unit else source.image_column
@@ -106,7 +107,9 @@ def plain(path: Path, task: Competition) -> bytes:
         _check_there(table, asked, file)
         ids = dict.fromkeys((task.image, "image_id", task.unit, "unit_id"))
         known = [name for name in ids if name in table]
-        table = table[known].assign(predictions=table[asked])
+        # Of the first class it is told the other way round, as `predictions` is of the last one.
+        last = _of_last(table[[asked]], task.classes) if _of_first(asked, task.classes) else table[asked]
+        table = table[known].assign(predictions=last)
     return table.to_csv(index=False, lineterminator="\n").encode()
 
 
@@ -157,10 +160,23 @@ def _check_there(table: pd.DataFrame, asked: str, path: Path) -> None:
         raise DataError(f"{path} has no column '{asked}'", did_you_mean(asked, map(str, table.columns)))
 
 
-def _probabilities(cells: pd.DataFrame) -> Array:
+def _probabilities(cells: pd.DataFrame, classes: tuple[str, ...]) -> Array:
     """The probabilities ``(n, K)`` that text cells tell; NaN where one is no number."""
-    values = numbers(cells).to_numpy(dtype=np.float64)
-    return values if values.shape[1] > 1 else np.hstack([1 - values, values])
+    if cells.shape[1] > 1:
+        return numbers(cells).to_numpy(dtype=np.float64)
+    last = _of_last(cells, classes)
+    return np.stack([1 - last, last], axis=1)
+
+
+def _of_last(cells: pd.DataFrame, classes: tuple[str, ...]) -> Array:
+    """The probability of the last of two classes ``(n,)``, from one column of text cells."""
+    values = numbers(cells).to_numpy(dtype=np.float64)[:, 0]
+    return np.asarray(1 - values if _of_first(str(cells.columns[0]), classes) else values)
+
+
+def _of_first(column: str, classes: tuple[str, ...]) -> bool:
+    """Whether a single column has the probability of the first of two classes: by its name alone."""
+    return len(classes) == 2 and column in (classes[0], f"p_{classes[0]}")
 
 
 def _without_ending(ids: pd.Series[str], known: set[str]) -> pd.Series[str]:

@@ -10,6 +10,7 @@ detector's false ones. Three ways (the first three places of VinBigData 2021 too
   the probability of a finding as the confidence that there is none, and this is mended here.
 
 In all of them an image says 'nothing' once: a second such box can only be wrong, so the detector's own goes.
+An image without a probability (one that could not be read, say) stays as it is.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from kit.boxes import CORNERS, has_box
 from kit.combine.detection_metric import Grader, curves
 from kit.combine.detections import COLUMNS, DOT, IMAGE
 from kit.combine.predictions import Source, read_external
+from kit.data_commands import HIGH, LOW
 from kit.errors import DataError, SettingError
 from kit.metrics import Array
 
@@ -37,8 +39,8 @@ class Filter:
     """A variant; ``low`` and ``high`` are probabilities of a finding, for `threshold` alone."""
 
     variant: Variant = "append"
-    low: float = 0.08
-    high: float = 0.95
+    low: float = LOW
+    high: float = HIGH
 
     def __post_init__(self) -> None:
         if not 0 <= self.low <= self.high <= 1:
@@ -55,16 +57,20 @@ def filtered(found: pd.DataFrame, abnormal: pd.Series[float], plan: Filter, noth
 
     Args:
         found: image_id, class_id, score and corners of each box.
-        abnormal: the probability of a finding, by image_id.
+        abnormal: the probability of a finding, by image_id; boxes of other images stay as they are.
         nothing: the class of an image without a finding.
 
     Raises:
-        DataError: an image has no probability.
+        DataError: fewer than half of the images have a probability.
     """
-    images = pd.Index(found[IMAGE].unique())
-    p = _on(abnormal, images)
+    order = pd.Index(found[IMAGE].unique())
+    uncovered(order, abnormal)
     if plan.variant == "none":
         return found
+    images = order[order.isin(abnormal.index)]
+    covered = found[IMAGE].isin(images)
+    kept, found = found[~covered], found[covered]
+    p = abnormal.loc[images]
     of_box = p.loc[found[IMAGE]].to_numpy()
     own = (found["class_id"] == nothing).to_numpy()
     boxes, alone = found[~own], np.zeros(len(images), dtype=bool)
@@ -77,22 +83,25 @@ def filtered(found: pd.DataFrame, abnormal: pd.Series[float], plan: Filter, noth
         boxes = found[(~own & (of_box >= plan.low)) | (of_box >= plan.high)]
         said, confidence = ~sure, np.where(alone, 1.0, confidence)
     added = _nothing(images[said], confidence[said], nothing)
-    both = pd.concat([boxes, added], ignore_index=True)
-    return both.iloc[np.argsort(images.get_indexer(pd.Index(both[IMAGE])), kind="stable")].reset_index(
-        drop=True
-    )
+    all_boxes = pd.concat([kept, boxes, added], ignore_index=True)
+    place = order.get_indexer(pd.Index(all_boxes[IMAGE]))
+    return all_boxes.iloc[np.argsort(place, kind="stable")].reset_index(drop=True)
 
 
-def _on(abnormal: pd.Series[float], images: pd.Index) -> pd.Series[float]:
-    """The probabilities of these images."""
-    missing = images.difference(abnormal.index)
-    if len(missing):
+def uncovered(images: pd.Index, abnormal: pd.Series[float]) -> list[str]:
+    """The images without a probability, sorted.
+
+    Raises:
+        DataError: more than half of them, which looks like a file of other images.
+    """
+    missing = sorted(images[~images.isin(abnormal.index)])
+    if 2 * len(missing) > len(images):
         raise DataError(
-            f"no probability of {len(missing)} of {len(images)} images is there, first '{min(missing)}'",
-            "give a file that covers every image of the submission: oof.csv for training images, test.csv"
-            " for those of the test",
+            f"no probability of {len(missing)} of {len(images)} images is there, first '{missing[0]}'",
+            "give the files of the images of the submission: oof.csv and holdout.csv for training images,"
+            " test.csv for those of the test",
         )
-    return abnormal.loc[images]
+    return missing
 
 
 def _nothing(images: pd.Index, confidence: Array, nothing: int) -> pd.DataFrame:
@@ -134,7 +143,7 @@ def choose(
         folds: the fold of every image, by image_id.
 
     Raises:
-        DataError: an image has no probability or no fold.
+        DataError: an image has no fold, or fewer than half have a probability.
     """
     images = sorted(found[IMAGE].unique())
     of_image = folds.reindex(images)
@@ -176,17 +185,19 @@ def normal_class(boxes: pd.DataFrame, labels: pd.Series[str], classes: Sequence[
     return list(classes).index(told[0])
 
 
-def probabilities(path: Path, source: Source, normal: int) -> pd.Series[float]:
-    """The probability of a finding of each image of ``source`` that a file covers, by image_id.
+def probabilities(paths: Sequence[Path], source: Source, normal: int) -> pd.Series[float]:
+    """The probability of a finding of each image of ``source`` that files cover, by image_id.
 
     Args:
-        path: ours, or any file that ``--oof`` takes; ``FILE:COLUMN`` too.
+        paths: ours, or any files that ``--oof`` takes; ``FILE:COLUMN`` too.
         normal: which class says that there is nothing.
 
     Raises:
-        DataError: the file cannot be read as probabilities of these images.
+        DataError: a file cannot be read as probabilities of these images, or two are of the same one.
     """
-    plain = read_external(path, source).plain
-    p = 1 - plain[source.classes[normal]]
+    p = pd.concat([1 - read_external(path, source).plain[source.classes[normal]] for path in paths])
+    if p.index.has_duplicates:
+        message = f"{' and '.join(map(str, paths))} both have '{p.index[p.index.duplicated()][0]}'"
+        raise DataError(message, "give files of different images, such as oof.csv and holdout.csv")
     covered = source.units[source.units.isin(p.index)]
     return pd.Series(p.loc[covered].to_numpy(), covered.index)

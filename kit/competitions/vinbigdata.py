@@ -4,7 +4,7 @@ https://www.kaggle.com/competitions/vinbigdata-chest-xray-abnormalities-detectio
 
 The competition asks for boxes; this task is the classifier beside a detector, whose P(normal) filters any
 submission of boxes. Readers of one image have never been of two minds about normal; were they, it would be
-abnormal. Original sizes are joined to the boxes where the folder has a file of them.
+abnormal. Original sizes are joined to the boxes where the folder has a file of them, or train.csv has them.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import pandas as pd
 
 from kit import boxes
 from kit.competition import Competition, Demo, FoldPlan, Tables, TileGrid, Training
+from kit.files import read_strings
 from kit.metrics import LogLoss
 from kit.tables import first_of, read_optional, read_table
 
 NAMES = ("train.csv", "train.csv.gz", "vinbigdata-train.csv.gz")
 THEIRS = {"finding": "class_name", "reader": "rad_id"}
 COLUMNS = ("image_id", "class_name", "class_id", "rad_id", *boxes.CORNERS)
-SIZES = {  # files of original sizes, and what they call width and height; dim0 counts rows of pixels
+FILES = {  # files of original sizes, and what they call width and height; dim0 counts rows of pixels
     "train_meta.csv": ("dim1", "dim0"),
     "train_with_size_and_fold.csv.gz": ("width", "height"),
     "sizes.csv": ("width", "height"),
@@ -31,9 +32,9 @@ log = logging.getLogger("kit")
 
 
 def load(data: Path) -> Tables:
-    """One row an image, from the rows of its annotations; the sample submission names the test images."""
-    table = read_table(first_of(data, NAMES), COLUMNS)
-    nothing = (table["class_name"] == boxes.NOTHING).groupby(table["image_id"])
+    """One row an image, from its findings, checked; the sample submission names the test images."""
+    table = boxes.check(_raw(data))
+    nothing = (~boxes.has_box(table)).groupby(table["image_id"])
     normal, mixed = nothing.all(), nothing.any() & ~nothing.all()
     if mixed.any():
         log.warning("%d images are normal to some readers only: they count as abnormal", mixed.sum())
@@ -45,13 +46,21 @@ def load(data: Path) -> Tables:
 
 def findings(data: Path) -> pd.DataFrame:
     """Every finding of every radiologist, with the original size of its image where it is known."""
-    table = read_table(first_of(data, NAMES), COLUMNS).rename(columns={v: k for k, v in THEIRS.items()})
-    table.attrs["theirs"] = THEIRS
-    for name, (width, height) in SIZES.items():
-        if (data / name).is_file():
+    table = _raw(data)
+    for name, (width, height) in FILES.items():
+        if (data / name).is_file() and not set(boxes.SIZES) <= set(table):
             table = boxes.with_sizes(table, data / name, width, height)
-            break
     return boxes.check(table)
+
+
+def _raw(data: Path) -> pd.DataFrame:
+    """The annotations as text, with the columns of `kit.boxes`; width and height where they are there."""
+    path = first_of(data, NAMES)
+    known = path.is_file() and set(boxes.SIZES) <= set(read_strings(path))
+    table = read_table(path, (*COLUMNS, *(boxes.SIZES if known else ())))
+    table = table.rename(columns={v: k for k, v in THEIRS.items()})
+    table.attrs["theirs"] = THEIRS
+    return table
 
 
 VINBIGDATA = Competition(

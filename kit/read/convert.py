@@ -23,7 +23,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from kit import files, parallel
 from kit.command import Said
 from kit.competition import Competition, Tables
-from kit.errors import ImageError, SettingError, listed
+from kit.errors import DataError, ImageError, SettingError, listed
 from kit.read.picture import Picture
 from kit.read.reader import Pixels, Reader, check_steps, fingerprint, opener
 from kit.read.store import path_of
@@ -102,9 +102,10 @@ def convert(run: Run, wanted: Wanted, splits: Sequence[str] = ("train", "test"))
     found = parallel.run_all(work, jobs, run.workers, "convert")
     good, bad = [one for one in found if not one.reason], [one for one in found if one.reason]
     sizes = [(one.image_id, one.split, one.height, one.width) for one in good]
-    _write(wanted.folder / SIZES, ["image_id", "split", "height", "width"], sizes)
+    there = {job.split for job in jobs}
+    _write(wanted.folder / SIZES, ["image_id", "split", "height", "width"], sizes, there)
     reasons = [(one.image_id, one.split, one.reason) for one in bad]
-    _write(wanted.folder / FAILURES, ["image_id", "split", "reason"], reasons)
+    _write(wanted.folder / FAILURES, ["image_id", "split", "reason"], reasons, there)
     return _said(wanted, good, bad), int(not good and bool(bad))
 
 
@@ -243,9 +244,16 @@ def _resized(picture: Image.Image, side: int, keep_ratio: bool) -> Image.Image:
     return small
 
 
-def _write(path: Path, columns: list[str], rows: Sequence[tuple[object, ...]]) -> None:
-    table = pd.DataFrame(rows, columns=columns).sort_values(["split", "image_id"])
-    files.write_table(path, table)
+def _write(path: Path, columns: list[str], rows: Sequence[tuple[object, ...]], splits: set[str]) -> None:
+    """Write the rows of some splits; those of others stay, as their pictures do."""
+    table = pd.DataFrame(rows, columns=columns, dtype=object)
+    try:
+        before = files.read_strings(path)
+    except DataError:  # none, or one that is no table
+        before = table[:0]
+    if list(before.columns) == columns:
+        table = pd.concat([before[~before["split"].isin(splits)], table])
+    files.write_table(path, table.sort_values(["split", "image_id"]))
 
 
 def _said(wanted: Wanted, good: Sequence[Done], bad: Sequence[Done]) -> str:

@@ -100,17 +100,6 @@ def open_image(path: Path, grid: TileGrid) -> Radiograph:
     return Radiograph(path, grid.steps)
 
 
-def header(path: Path) -> Header:
-    """What a file says of its picture, without decoding it.
-
-    Raises:
-        ImageError: it is missing, no DICOM, or does not say it.
-    """
-    check_there(path)
-    with _told(path):
-        return _header(_dataset(_source(path), pixels=False))
-
-
 def check_steps(steps: Sequence[str]) -> None:
     """Refuse steps that no radiograph has.
 

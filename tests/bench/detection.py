@@ -5,7 +5,9 @@
 Detectors from bad to perfect are drawn from the annotations of 15,000 radiographs: they miss findings,
 displace boxes, and see some that are not there, on normal images too; the true ones get higher confidences.
 The filter has the nested probabilities of three real models, calibrated by the kit's default. ``kit`` chooses
-the variant without the images that are scored (by folds), ``limit`` filters by the true labels. What follows
+the variant without the images that are scored (by folds), ``limit`` filters by the true labels. Every
+reader's box counts as a truth here (``--truth readers`` of the command), so that a perfect detector, which
+draws each finding once, does not reach 1. What follows
 ``+-`` is a bootstrap standard error over images, of the gain on the detector alone where there is one. A last
 row times the metric on 15,000 images with 100 boxes each.
 """
@@ -36,6 +38,7 @@ from tests.bench.second_level import method_for, nested
 
 RENAMED = {"class_name": "finding", "rad_id": "reader"}
 RESAMPLES = 400
+TRUTH = "every reader's box"
 DOUBT = 2.0  # standard errors below which a harm is noise
 
 
@@ -163,7 +166,7 @@ def rows_of(world: World, detector: Detector) -> list[Row]:
 def table(rows: list[Row]) -> str:
     """The rows of one detector as text."""
     scores, errors = rows[::2], rows[1::2]
-    lines = [rows[0].case]
+    lines = [f"{rows[0].case}; truth: {TRUTH}"]
     for row, error in zip(scores, errors, strict=True):
         gain = row.value - scores[0].value
         told = f"  {row.system:<16} {row.value:.4f}"

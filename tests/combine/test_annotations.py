@@ -14,7 +14,7 @@ from kit.combine import annotations
 from kit.commands import COMMANDS
 from kit.competition import find
 from kit.demo import chest
-from kit.errors import SettingError
+from kit.errors import DataError, SettingError
 from kit.files import read_strings
 from kit.state import Run
 
@@ -147,3 +147,33 @@ def test_a_competition_without_boxes_and_a_path_that_cannot_be_filled_are_refuse
         command(Run(find("strip-ai"), "strip-ai", run.data, run.work))
     with pytest.raises(SettingError, match=r"\{id\}.* cannot be filled in"):
         command(run, "--paths", "{id}.png")
+
+
+def small(run: Run, raw: pd.DataFrame, images: list[str]) -> str:
+    """What is said of these images alone."""
+    raw[raw["image_id"].isin(images)].to_csv(run.data / "train.csv", index=False)
+    return command(Run(run.competition, run.name, run.data, run.work))
+
+
+def test_of_too_few_images_all_but_the_shortcuts_is_told(run: Run, raw: pd.DataFrame) -> None:
+    ill = raw.loc[raw["x_min"].notna(), "image_id"].unique()
+    well = [name for name in raw["image_id"].unique() if name not in set(ill)]
+    assert "class abnormal has 1 groups of images, and 2 are needed" in small(run, raw, [ill[0], well[0]])
+    said = small(run, raw, well[:20])
+    assert "class abnormal has 0 groups" in said and "nan" not in said
+    assert len(pd.read_csv(run.folder("annotations") / "meta.csv")) == 20
+    assert "exact size" in small(run, raw, [*ill[:2], *well[:2]])
+
+
+def test_a_table_with_a_header_alone_is_refused(run: Run, raw: pd.DataFrame) -> None:
+    with pytest.raises(DataError, match=r"train\.csv has no row"):
+        small(run, raw, [])
+
+
+def test_a_size_that_is_not_known_has_a_word_of_its_own(run: Run) -> None:
+    sizes = pd.read_csv(run.data / "train_meta.csv", dtype=str)
+    sizes[1:].to_csv(run.data / "train_meta.csv", index=False)
+    command(run)
+    meta = read_strings(run.folder("annotations") / "meta.csv").set_index("image_id")
+    assert meta.loc[sizes["image_id"][0], ["width", "size"]].tolist() == ["", "unknown"]
+    assert (meta["size"] == "unknown").sum() == 1

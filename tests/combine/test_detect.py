@@ -17,7 +17,8 @@ from kit.combine import detect, detections
 from kit.combine.detection_metric import truths_of
 from kit.combine.two_class_filter import Choice, Filter
 from kit.commands import COMMANDS
-from kit.competition import Competition, Tables
+from kit.competition import Competition, Tables, find
+from kit.demo import chest
 from kit.errors import DataError, KitError, SettingError
 from kit.metrics import LogLoss
 from kit.state import Run
@@ -142,7 +143,8 @@ def test_a_file_that_is_called_filtered_is_not_taken_for_what_is_made_of_it(
 def test_what_is_written_is_what_was_scored_last(
     kit_detect: Callable[..., tuple[str, int]], place: Path
 ) -> None:
-    kit_detect("one.csv", "two.csv", "--filter", "oof.csv", "--score", "--out", "out.csv")
+    words = ("--filter", "oof.csv", "--variant", "multiply", "--score", "--out", "out.csv")
+    kit_detect("one.csv", "two.csv", *words)
     before = scores(place)["filtered"]
     kit_detect("out.csv", "--score")
     assert scores(place)["out"] == pytest.approx(before, abs=1e-9)
@@ -156,6 +158,62 @@ def test_a_test_submission_is_filtered_with_a_column_of_probabilities_that_there
         "t1,0 0.5 1 1 9 9 14 0.25 0 0 1 1",
         "t2,14 0.75 0 0 1 1",
     ]
+
+
+def test_a_column_with_the_name_of_the_first_class_is_of_the_first_class(
+    kit_detect: Callable[..., tuple[str, int]], place: Path
+) -> None:
+    written = []
+    for name in ("oof.csv", "oof.csv:p_ill", "oof.csv:p_well"):
+        kit_detect("one.csv", "--filter", name, "--out", "out.csv")
+        written.append((place / "out.csv").read_text())
+    assert written[0] == written[1] == written[2]
+
+
+def test_images_without_a_probability_are_counted_left_alone_and_not_scored(
+    kit_detect: Callable[..., tuple[str, int]], place: Path
+) -> None:
+    oof = pd.read_csv(place / "oof.csv", dtype=str)
+    oof[10:].to_csv(place / "oof.csv", index=False)
+    text, _ = kit_detect("one.csv", "--filter", "oof.csv", "--score", "--out", "out.csv")
+    assert "10 images have no probability, first '0000': they stay as they are, and are not scored" in text
+    assert "50 images (higher is better)" in text
+    before, after = (dict(pd.read_csv(place / f"{x}.csv", dtype=str).to_numpy()) for x in ("one", "out"))
+    alike = [before[name] == after[name] for name in IMAGES]
+    assert all(alike[:10]) and not any(alike[10:])
+    oof[:10].to_csv(place / "holdout.csv", index=False)
+    text, _ = kit_detect("one.csv", "--filter", "oof.csv", "holdout.csv", "--score")
+    assert "no probability" not in text and "60 images (higher is better)" in text
+
+
+def test_a_run_of_the_demo_with_held_out_and_unreadable_images_is_filtered(tmp_path: Path) -> None:
+    data, work = tmp_path / "data", tmp_path / "work"
+    chest.write_tables(data, 0, 60, 8)
+    best = pd.read_csv(data / "posterior.csv").rename(
+        columns={"abnormal": "p_abnormal", "normal": "p_normal"}
+    )
+    run = Run(find("vinbigdata"), "vinbigdata", data, work)
+    images = list(run.tables.train.index)
+    oof = (
+        best[best["image_id"].isin(images[11:])].drop(columns="label").rename(columns={"image_id": "unit_id"})
+    )
+    oof.to_csv(tmp_path / "oof.csv", index=False)
+    parser = argparse.ArgumentParser()
+    COMMANDS["detect"].options(parser)
+    words = [str(data / "detections_train_1.csv"), "--filter", str(tmp_path / "oof.csv"), "--score"]
+    text, code = detect.run(run, parser.parse_args(words))
+    assert code == 0 and "11 images have no probability" in text and "49 images" in text
+    content = json.loads((work / "detect" / "metrics.json").read_text())
+    before, after = (row["score"] for row in content["rows"])
+    assert after > before + 0.05 and "scored nested" in text
+
+
+def test_of_test_images_the_default_variant_multiplies(
+    kit_detect: Callable[..., tuple[str, int]], place: Path
+) -> None:
+    assert "multiply" in kit_detect("test.csv", "--filter", "p.csv:net")[0]
+    assert "choose took" not in kit_detect("one.csv", "--filter", "oof.csv")[0]
+    assert "choose took" in kit_detect("one.csv", "--filter", "oof.csv", "--score")[0]
 
 
 def test_a_variant_is_chosen_on_training_images_and_scored_nested(
@@ -175,7 +233,8 @@ def test_of_a_chosen_variant_the_nested_table_is_scored_and_the_whole_one_writte
     perfect = truths_of(findings(place), list(IMAGES)).assign(score=1.0)
     plan = Filter("append")
     monkeypatch.setattr(detect.two_class_filter, "choose", lambda *_: Choice(plan, {0: plan}, perfect))
-    kit_detect("one.csv", "--filter", "oof.csv", "--variant", "choose", "--score", "--out", "out.csv")
+    words = ("--variant", "choose", "--score", "--truth", "readers", "--out", "out.csv")
+    kit_detect("one.csv", "--filter", "oof.csv", *words)
     assert scores(place)["filtered"] == 1.0
     assert detections.read(place / "out.csv", detections.rules_of(findings(place)))["score"].min() < 1
 
@@ -183,10 +242,29 @@ def test_of_a_chosen_variant_the_nested_table_is_scored_and_the_whole_one_writte
 def test_the_consensus_has_one_truth_for_what_two_readers_drew(
     kit_detect: Callable[..., tuple[str, int]], place: Path
 ) -> None:
-    kit_detect("one.csv", "--score")
+    text, _ = kit_detect("one.csv", "--score", "--truth", "readers")
     by_reader = scores(place)["one"]
-    kit_detect("one.csv", "--score", "--truth", "consensus")
+    assert "truth: readers, every box that a reader drew" in text
+    text, _ = kit_detect("one.csv", "--score")
     assert scores(place)["one"] > by_reader
+    assert "truth: consensus, the readers' boxes of one finding, fused" in text
+    assert "hidden truth is another: what five readers agreed upon" in text
+    assert json.loads((place / "work" / "detect" / "metrics.json").read_text())["truth"] == "consensus"
+
+
+def test_a_box_for_each_reader_gains_against_readers_and_nothing_against_their_consensus(
+    kit_detect: Callable[..., tuple[str, int]], place: Path
+) -> None:
+    for name, more in (("one", ""), ("two", " {0} .8 11 10 30 30")):
+        ill = [f"{n % 2} .9 10 10 30 30" + more.format(n % 2) for n in range(COUNT)]
+        table = pd.DataFrame({"image_id": IMAGES, "PredictionString": np.where(ILL, ill, "14 1 0 0 1 1")})
+        table.to_csv(place / f"{name}.csv", index=False)
+    kit_detect("one.csv", "two.csv", "--score")
+    found = scores(place)
+    assert found["two"] == found["one"] == 1.0
+    kit_detect("one.csv", "two.csv", "--score", "--truth", "readers")
+    found = scores(place)
+    assert found["two"] > found["one"] + 0.1
 
 
 def test_the_other_grader_is_called_not_the_official_metric(
@@ -195,7 +273,7 @@ def test_the_other_grader_is_called_not_the_official_metric(
     text, _ = kit_detect("one.csv", "--score", "--mle-bench")
     assert "NOT the official metric" in text
     content = json.loads((place / "work" / "detect" / "metrics.json").read_text())
-    assert content["official"] is False
+    assert content["official"] is False and content["truth"] == "first reader"
 
 
 def test_images_without_a_truth_are_counted_and_a_class_without_one_is_named(
@@ -215,11 +293,22 @@ def test_images_without_a_truth_are_counted_and_a_class_without_one_is_named(
     [
         (["one.csv", "one.csv"], "given twice"),
         (["one.csv", "two.csv", "--votes", "1"], "1 numbers for 2 files"),
-        (["one.csv", "two.csv", "--iou", "1.5"], "no overlap"),
+        (["one.csv", "--iou", "0.4"], "--iou says how to fuse, and there is one FILE"),
+        (["one.csv", "--votes", "2"], "--votes says how to fuse"),
+        (["one.csv", "--truth", "readers"], "nothing is scored"),
+        (["one.csv", "--filter", "oof.csv", "oof.csv"], "names a FILE twice"),
+        (
+            ["one.csv", "--filter", "oof.csv", "--variant", "append", "--low", "0.1"],
+            "of the variant threshold",
+        ),
         (["one.csv", "--mle-bench"], "nothing is scored"),
         (["one.csv", "--variant", "append"], "says how to filter, and by nothing"),
         (["one.csv", "--score", "--mle-bench", "--truth", "consensus"], "first reader's boxes"),
-        (["one.csv", "--low", "0.9", "--high", "0.1"], "thresholds of the filter"),
+        (["one.csv", "--low", "0.1"], "of the variant threshold"),
+        (
+            ["one.csv", "--filter", "oof.csv", "--variant", "threshold", "--low", "0.9", "--high", "0.1"],
+            "thresholds of the filter",
+        ),
         (["one.csv", "--filter", "no.csv"], "is not there"),
         (["one.csv", "--filter", "p.csv:net"], "no probability of 60 of 60 images"),
     ],
@@ -229,6 +318,18 @@ def test_options_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(KitError, match=said):
         kit_detect(*words)
+
+
+@pytest.mark.parametrize("text", ["0", "1", "1.5", "nan", "x"])
+@pytest.mark.parametrize("name", ["detect", "annotations"])
+def test_an_overlap_is_a_share_between_0_and_1(
+    name: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = argparse.ArgumentParser()
+    COMMANDS[name].options(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args([*(["a.csv", "b.csv"] * (name == "detect")), "--iou", text])
+    assert "--iou" in capsys.readouterr().err
 
 
 def test_a_competition_without_boxes_is_refused(kit_detect: Callable[..., tuple[str, int]]) -> None:

@@ -108,7 +108,7 @@ def test_clipping_cuts_boxes_at_the_edges_and_leaves_nothing_alone(tmp_path: Pat
     found = read(path, RULES, clip=True)
     assert found[list(boxes.CORNERS)].to_numpy().tolist() == [[0, 2, 1000, 800], [0, 0, 1, 1]]
     beside = submission(tmp_path / "t.csv", {"a": "0 .5 1100 2 1200 900"})
-    with pytest.raises(SubmissionError, match="no area"):
+    with pytest.raises(SubmissionError, match="wholly outside of its image"):
         read(beside, RULES, clip=True)
 
 

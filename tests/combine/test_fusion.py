@@ -41,8 +41,6 @@ def test_two_boxes_that_overlap_become_their_mean_weighted_by_score_and_weight()
 
 def test_a_source_without_the_box_votes_against_it() -> None:
     assert fused([A], [0.9], [0], (1, 1, 2))[1].tolist() == pytest.approx([0.9 / 4])
-    assert fused([A], [0.9], [0], (1, 1, 2), vote="seen")[1].tolist() == pytest.approx([0.9])
-    assert fused([A], [0.9], [0], (1, 1, 2), vote="max")[1].tolist() == pytest.approx([0.45])
 
 
 def test_boxes_that_repeat_within_a_source_do_not_count_as_agreement() -> None:
@@ -50,11 +48,10 @@ def test_boxes_that_repeat_within_a_source_do_not_count_as_agreement() -> None:
     assert fused([A, A, B], [1.0, 1.0, 0.8], [0, 0, 0], (2, 1))[1].tolist() == once.tolist() == [2 / 3]
 
 
-@pytest.mark.parametrize("vote", ["mean", "seen", "max"])
-def test_no_fused_score_is_above_the_greatest(vote: Any) -> None:
+def test_no_fused_score_is_above_the_greatest() -> None:
     for seed in range(30):
         case = crowd(seed)
-        scores = fuse(**case, weights=np.array([0.3, 2.0, 7.0]), vote=vote)[1]
+        scores = fuse(**case, weights=np.array([0.3, 2.0, 7.0]))[1]
         assert scores.min() >= 0 and scores.max() <= case["scores"].max()
         assert (np.diff(scores) <= 0).all()
 
@@ -71,8 +68,7 @@ def test_a_threshold_decides_what_is_one_box() -> None:
     assert len(fused([A, B], [0.9, 0.9], [0, 1], threshold=overlap)[0]) == 2
 
 
-def test_weak_boxes_take_no_part_and_a_score_of_nothing_still_has_a_place() -> None:
-    assert fused([A, B], [0.9, 0.2], [0, 1], least=0.3)[0].tolist() == [pytest.approx(A)]
+def test_a_score_of_nothing_still_has_a_place() -> None:
     boxes, scores, _ = fused([A], [0.0], [0])
     np.testing.assert_allclose(boxes, [A])
     assert scores.tolist() == [0.0]
@@ -107,11 +103,9 @@ def test_a_box_that_cannot_be_fused_is_an_error(change: dict[str, Any], words: s
         fused(**({"boxes": [A], "scores": [0.5], "source": [0]} | change))
 
 
-def test_weights_and_votes_that_mean_nothing_are_refused() -> None:
+def test_weights_that_mean_nothing_are_refused() -> None:
     with pytest.raises(SettingError, match="weights"):
         fused([A], [0.5], [0], (1, 0))
-    with pytest.raises(SettingError, match="no vote 'avg'"):
-        fused([A], [0.5], [0], vote="avg")
 
 
 def test_suppression_keeps_the_best_of_what_overlaps_within_a_label() -> None:

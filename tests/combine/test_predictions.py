@@ -83,6 +83,20 @@ def test_one_file_holds_several_models_each_a_column_that_is_asked_for(tmp_path:
         read_external(Path("no such.csv:net"), TWO)
 
 
+@pytest.mark.parametrize("column", ["CE", "p_CE"])
+def test_a_column_that_is_asked_for_by_the_name_of_the_first_class_has_its_probability(
+    column: str, tmp_path: Path, task: Competition
+) -> None:
+    path, kept = tmp_path / "oof.csv", tmp_path / "kept.csv"
+    path.write_text(f"image,{column},LAA\ni4,0.9,.1\ni3,0.3,.7\n")
+    found = read_external(Path(f"{path}:{column}"), TWO)
+    assert found.plain["CE"].to_dict() == pytest.approx({"v": 0.3, "w": 0.9})
+    kept.write_bytes(
+        plain(Path(f"{path}:{column}"), task)
+    )  # what a run is known by says the same, to the bit
+    pd.testing.assert_frame_equal(read_external(kept, TWO).logits, found.logits, check_exact=True)
+
+
 def test_what_is_kept_of_a_column_or_a_packed_file_is_a_plain_table_that_says_the_same(
     tmp_path: Path, task: Competition
 ) -> None:

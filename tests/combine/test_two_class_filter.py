@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -75,9 +76,17 @@ def test_thresholds_that_cross_are_refused() -> None:
         Filter("threshold", 0.9, 0.1)
 
 
-def test_an_image_without_a_probability_is_named() -> None:
-    with pytest.raises(DataError, match="no probability of 1 of 4 images is there, first 'none'"):
-        filtered(detections(), ABNORMAL.drop("none"), Filter(), NOTHING)
+@pytest.mark.parametrize("variant", ["append", "multiply", "threshold"])
+def test_an_image_without_a_probability_stays_as_it_is_and_in_its_place(variant: Any) -> None:
+    plan = Filter(variant)
+    found = strings(filtered(detections(), ABNORMAL.drop("mid"), plan, NOTHING))
+    expected = after(plan) | {"mid": "0 0.8 10 10 20 20 14 0.3 0 0 1 1"}
+    assert list(zip(found["image_id"], found["PredictionString"], strict=True)) == list(expected.items())
+
+
+def test_a_file_of_other_images_is_refused_with_the_first_that_it_lacks() -> None:
+    with pytest.raises(DataError, match="no probability of 3 of 4 images is there, first 'high'"):
+        filtered(detections(), ABNORMAL[["mid"]], Filter(), NOTHING)
 
 
 # --- the choice -------------------------------------------------------------------------------------
@@ -164,7 +173,12 @@ def test_probabilities_are_those_of_a_finding_by_image(tmp_path: Path, normal: i
     path = tmp_path / "oof.csv"
     path.write_text("unit_id,p_x,p_y\nu1,0.25,0.75\nu2,0.5,0.5\n")
     units = pd.Series({"a": "u1", "b": "u2", "c": "u1", "d": "u3"})
-    found = probabilities(path, Source(units, "unit_id", "image_id", ("x", "y")), normal)
-    assert found.to_dict() == pytest.approx(
-        {"a": 0.25 + 0.5 * (1 - normal), "b": 0.5, "c": 0.75 - 0.5 * normal}
-    )
+    source = Source(units, "unit_id", "image_id", ("x", "y"))
+    found = probabilities([path], source, normal)
+    expected = {"a": 0.25 + 0.5 * (1 - normal), "b": 0.5, "c": 0.75 - 0.5 * normal}
+    assert found.to_dict() == pytest.approx(expected)
+    (other := tmp_path / "holdout.csv").write_text("unit_id,p_x,p_y\nu3,0.5,0.5\n")
+    assert probabilities([path, other], source, normal).to_dict() == pytest.approx(expected | {"d": 0.5})
+    other.write_text("unit_id,p_x,p_y\nu2,0.5,0.5\n")
+    with pytest.raises(DataError, match="both have 'u2'"):
+        probabilities([path, other], source, normal)

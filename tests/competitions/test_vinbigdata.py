@@ -74,3 +74,18 @@ def test_a_rule_that_is_broken_is_named_as_the_file_names_it(tmp_path: Path) -> 
     assert TASK.boxes is not None
     with pytest.raises(DataError, match=r"train.csv: .*\n.*line 2: .*'ILD' and 'No finding'"):
         TASK.boxes(write(tmp_path, HEAD + "a,ILD,5,R1,1,2,3,4\na,No finding,14,R1,,,,\n"))
+
+
+def test_a_misspelt_word_for_nothing_is_refused_by_what_every_stage_reads(tmp_path: Path) -> None:
+    text = HEAD + NORMAL.replace("No finding,14,R2", "No Finding,14,R2") + ABNORMAL
+    with pytest.raises(DataError, match=r"train.csv: .*\n.*line 3: .*'No Finding' has no box"):
+        TASK.tables(write(tmp_path, text))
+
+
+def test_sizes_in_the_table_itself_are_taken(tmp_path: Path) -> None:
+    assert TASK.boxes is not None
+    rows = [line + ",2332,2580" for line in (NORMAL + ABNORMAL).splitlines()]
+    write(tmp_path, "\n".join([HEAD.strip() + ",width,height", *rows]))
+    (tmp_path / "sizes.csv").write_text("image_id,split,height,width\n007,train,1,1\n")
+    found = TASK.boxes(tmp_path)
+    assert set(found["width"]) == {2332} and set(found["height"]) == {2580}

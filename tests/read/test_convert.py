@@ -296,3 +296,19 @@ def test_after_a_kill_the_same_command_ends_with_the_same_bytes(tmp_path: Path) 
     ended = subprocess.run(command("to", 2), check=True, capture_output=True, text=True, cwd=ROOT)
     assert " made now, " in ended.stdout and "150 made now" not in ended.stdout
     assert content(tmp_path / "to") == content(tmp_path / "whole")
+
+
+def test_what_is_known_of_a_split_that_is_not_asked_for_stays(tmp_path: Path, make_run: MakeRun) -> None:
+    images = pictures(tmp_path / "data/train")
+    (tmp_path / "data/bad.png").write_bytes(b"no picture")
+    run = make_run(images, {"t": "train/001.png", "u": "bad.png"}, reader="photo")
+    wanted = Wanted(tmp_path / "to", (30,))
+    convert.convert(run, wanted)
+    before = content(tmp_path / "to")
+    convert.convert(run, wanted, ["train"])
+    assert content(tmp_path / "to") == before
+    (tmp_path / "data/bad.png").unlink()
+    Image.fromarray(COLOURS).save(tmp_path / "data/bad.png")
+    convert.convert(run, wanted, ["test"])
+    assert len(pd.read_csv(tmp_path / "to/sizes.csv")) == 5
+    assert len(pd.read_csv(tmp_path / "to/failures.csv")) == 0

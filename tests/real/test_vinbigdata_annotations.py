@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from kit.combine import annotations
+from kit.commands import COMMANDS
 from kit.competition import find
 from kit.state import Run
 
@@ -24,7 +25,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """What the command says of them, and where its tables are."""
     work = tmp_path_factory.mktemp("work")
     parser = argparse.ArgumentParser()
-    annotations.options(parser)
+    COMMANDS["annotations"].options(parser)
     run = Run(find("vinbigdata"), "vinbigdata", DATA, work)
     text, code = annotations.run(run, parser.parse_args([]))
     assert code == 0
