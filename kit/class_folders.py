@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, get_args
 
 import pandas as pd
 from PIL import Image
@@ -41,24 +41,26 @@ class ClassFolders:
     root: the folder or zip whose folders are the classes, relative to the data folder.
     images: image_id, file (relative to the data folder), label, cluster; sorted by file.
     skipped: file, reason. conflicts: cluster, image_id, label of equal images with several labels.
+    accepted: how many files of the class folders each rule takes for an image, whichever was asked for.
     """
 
     root: str
     images: pd.DataFrame
     skipped: pd.DataFrame
     conflicts: pd.DataFrame
+    accepted: dict[str, int]
 
 
-def table(data: Path, classes: Sequence[str], rule: Rule = "sound") -> pd.DataFrame:
+def table(data: Path, classes: Sequence[str], rule: Rule = "sound", prefer: str = "") -> pd.DataFrame:
     """The images of class folders as a competition's table of training images; see `read`.
 
     What was skipped and what contradicts itself is said in one line of the log; ``attrs`` of the table hold
-    both lists, which ``kit duplicates`` writes.
+    both as plain rows, and what each rule takes: ``kit duplicates`` writes them.
 
     Raises:
-        DataError: no class folders are there, or one of them has no image.
+        DataError: no class folders are there, or several as good, or one of them has no image.
     """
-    found = read(data, classes, rule)
+    found = read(data, classes, rule, prefer)
     name = data / found.root
     if len(found.skipped) or len(found.conflicts):
         log.info(
@@ -67,32 +69,43 @@ def table(data: Path, classes: Sequence[str], rule: Rule = "sound") -> pd.DataFr
             *(name, len(found.images), len(found.skipped), len(found.conflicts)),
         )
     images = found.images
-    images.attrs = {"source": str(name), "skipped": found.skipped, "conflicts": found.conflicts}
+    # Plain tuples: pandas compares the attrs of tables that it joins, and a table has no one truth.
+    images.attrs = {
+        "source": str(name),
+        "skipped": tuple(found.skipped.itertuples(index=False, name=None)),
+        "conflicts": tuple(found.conflicts.itertuples(index=False, name=None)),
+        "accepted": tuple(found.accepted.items()),
+    }
     return images
 
 
-def read(data: Path, classes: Sequence[str], rule: Rule = "sound") -> ClassFolders:
+def read(data: Path, classes: Sequence[str], rule: Rule = "sound", prefer: str = "") -> ClassFolders:
     """Look at the class folders below a data folder, or in a zip there.
 
     An image's id is the stem of its file; where several files share it, with the folder before it. Where
-    class folders are in several places, those with the most files are taken, and the log says so.
+    class folders are in several places, those with the most files are taken, and the log says so; as many
+    in two places, and not the same ones by name and size, are refused.
 
     Args:
+        prefer: the name of a folder; places in it are taken before all others, wherever it is.
         rule: sound: Pillow knows the file and finds its header, and whatever checksums it has, right (that
             pixels can be decoded to the end is seen when they are). jfif: bytes 6 to 10 are "JFIF", which
             refuses good JPEGs of cameras (their mark is "Exif") and any other format.
 
     Raises:
-        DataError: there are no class folders, or one of them has no image.
+        DataError: there are no class folders, or several as good, or one of them has no image.
     """
-    root, names = _find(data, tuple(classes))
+    root, names = _find(data, tuple(classes), prefer)
     wanted, reasons = _sorted_out(names, classes)
     with _opened(data / root) as opener:
         sizes: dict[str, int] = {}
+        accepted = dict.fromkeys(get_args(Rule), 0)
         for name in wanted:
-            reason = _examined(opener, name, rule)
-            if reason:
-                reasons[name] = reason
+            found = _examined(opener, name)
+            for one, reason in found.items():
+                accepted[one] += not reason
+            if found[rule]:
+                reasons[name] = found[rule]
             else:
                 sizes[name] = names[name]
         same = _equal(opener, sizes)
@@ -106,7 +119,7 @@ def read(data: Path, classes: Sequence[str], rule: Rule = "sound") -> ClassFolde
     skipped = pd.DataFrame(
         [(prefix + name, reason) for name, reason in sorted(reasons.items())], columns=["file", "reason"]
     )
-    return ClassFolders(root, images, skipped.astype(object), conflicts(images))
+    return ClassFolders(root, images, skipped.astype(object), conflicts(images), accepted)
 
 
 def conflicts(images: pd.DataFrame) -> pd.DataFrame:
@@ -119,27 +132,47 @@ def conflicts(images: pd.DataFrame) -> pd.DataFrame:
 # --- where the class folders are ------------------------------------------------------------------------
 
 
-def _find(data: Path, classes: tuple[str, ...]) -> tuple[str, dict[str, int]]:
+def _find(data: Path, classes: tuple[str, ...], prefer: str) -> tuple[str, dict[str, int]]:
     """The folder or zip with the class folders, relative to ``data``, and its files with their sizes."""
-    found = {}
-    for root, names in _candidates(data):
-        inner = _inner(names, classes)
-        if inner is not None:
-            found[_joined(root, inner)] = _below(names, inner)
+    found: dict[str, dict[str, int]] = {}
+    damaged: list[str] = []
+    for root, names in _candidates(data, damaged):
+        found |= {_joined(root, inner): _below(names, inner) for inner in _inners(names, classes)}
     if not found:
+        broken = f"; {damaged[0]} is a damaged zip" if damaged else ""
         raise DataError(
-            f"{data} has no folders, and no zip with folders, called {', '.join(classes)}",
+            f"{data} has no folders, and no zip with folders, called {', '.join(classes)}{broken}",
             "give --data the data set as it is shipped, with one folder of images a class",
         )
-    best = max(found, key=lambda root: (len(found[root]), root))
+    liked = {root: names for root, names in found.items() if prefer in PurePosixPath(root).parts}
+    best = _best(data, liked or found)
     if len(found) > 1:
         others = ", ".join(f"{root} ({len(names)})" for root, names in sorted(found.items()) if root != best)
         log.info("%s: class folders of %s, %d files; not of %s", data, best, len(found[best]), others)
     return best, found[best]
 
 
-def _candidates(data: Path) -> Iterator[tuple[str, dict[str, int]]]:
-    """The data folder with all its files by size, and every zip in it with its members."""
+def _best(data: Path, found: dict[str, dict[str, int]]) -> str:
+    """The place with the most files; of places with the same ones, the last by name.
+
+    Raises:
+        DataError: another one has as many, which are not the same.
+    """
+    best = max(found, key=lambda root: (len(found[root]), root))
+    for root, names in sorted(found.items()):
+        if len(names) == len(found[best]) and names != found[best]:
+            raise DataError(
+                f"{data}: class folders of {len(names)} files are both in {root} and in {best}",
+                "give --data the one that is meant",
+            )
+    return best
+
+
+def _candidates(data: Path, damaged: list[str]) -> Iterator[tuple[str, dict[str, int]]]:
+    """The data folder with all its files by size, and every zip in it with its members.
+
+    A zip that cannot be opened is put on the list of damaged ones, and is a file as any other.
+    """
     plain: dict[str, int] = {}
     for folder, inside, files in os.walk(data):
         here = Path(folder).relative_to(data)
@@ -148,26 +181,35 @@ def _candidates(data: Path) -> Iterator[tuple[str, dict[str, int]]]:
         inside.sort()
         for name in sorted(files):
             path = Path(folder) / name
-            if name.lower().endswith(".zip") and zipfile.is_zipfile(path):
-                with zipfile.ZipFile(path) as archive:
-                    members = {i.filename: i.file_size for i in archive.infolist() if not i.is_dir()}
-                yield (here / name).as_posix(), members
-            else:
-                plain[(here / name).as_posix()] = path.stat().st_size
+            if name.lower().endswith(".zip"):
+                members = _members(path)
+                if members is not None:
+                    yield (here / name).as_posix(), members
+                    continue
+                damaged.append((here / name).as_posix())
+                log.warning("%s is no zip that can be opened, and is left out", path)
+            plain[(here / name).as_posix()] = path.stat().st_size if path.exists() else 0
     yield ".", plain
 
 
-def _inner(names: Iterable[str], classes: tuple[str, ...]) -> str | None:
-    """The folder, as a prefix, in which the most files lie in folders of all the classes."""
-    seen: dict[str, Counter[str]] = defaultdict(Counter)
+def _members(path: Path) -> dict[str, int] | None:
+    """The files in a zip with their sizes; ``None`` where it cannot be opened."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {i.filename: i.file_size for i in archive.infolist() if not i.is_dir()}
+    except (zipfile.BadZipFile, OSError, NotImplementedError):
+        return None
+
+
+def _inners(names: Iterable[str], classes: tuple[str, ...]) -> list[str]:
+    """The folders, as prefixes, that have files in folders of all the classes."""
+    seen: dict[str, set[str]] = defaultdict(set)
     for name in names:
         parts = PurePosixPath(name).parts
-        for n, part in enumerate(parts[:-1]):
-            if part in classes:
-                seen["".join(f"{p}/" for p in parts[:n])][part] += 1
-                break
-    whole = {prefix: sum(count.values()) for prefix, count in seen.items() if len(count) == len(classes)}
-    return max(whole, key=lambda prefix: (whole[prefix], prefix)) if whole else None
+        place = next((n for n, part in enumerate(parts[:-1]) if part in classes), None)
+        if place is not None and not _hidden(parts[:place]):
+            seen["".join(f"{part}/" for part in parts[:place])].add(parts[place])
+    return sorted(prefix for prefix, there in seen.items() if len(there) == len(classes))
 
 
 def _joined(root: str, inner: str) -> str:
@@ -186,7 +228,7 @@ def _sorted_out(names: Iterable[str], classes: Sequence[str]) -> tuple[list[str]
     wanted, reasons = [], {}
     for name in sorted(names):
         parts = PurePosixPath(name).parts
-        if any(part.startswith(".") or part == APPLE for part in parts):
+        if _hidden(parts):
             reasons[name] = "a hidden file"
         elif len(parts) == 1:
             reasons[name] = "it lies beside the class folders"
@@ -195,6 +237,10 @@ def _sorted_out(names: Iterable[str], classes: Sequence[str]) -> tuple[list[str]
         else:
             wanted.append(name)
     return wanted, reasons
+
+
+def _hidden(parts: Sequence[str]) -> bool:
+    return any(part.startswith(".") or part == APPLE for part in parts)
 
 
 @contextmanager
@@ -210,20 +256,24 @@ def _opened(root: Path) -> Iterator[Opener]:
         yield lambda name: io.BytesIO(archive.read(inner + name))
 
 
-def _examined(opener: Opener, name: str, rule: Rule) -> str:
-    """Why a file is no image; empty if it is one."""
+def _examined(opener: Opener, name: str) -> dict[str, str]:
+    """Why a file is no image by each rule; empty if it is one."""
+    marked = "no JFIF in its header"
     try:
         with opener(name) as stream:
-            if rule == "jfif":
-                return "" if stream.read(HEADER)[6:10] == MARK else "no JFIF in its header"
+            marked = "" if stream.read(HEADER)[6:10] == MARK else marked
+            stream.seek(0)
             with Image.open(stream) as image:
                 image.verify()
+    except FileNotFoundError:
+        return dict.fromkeys(get_args(Rule), "a link to a file that is not there")
     except zipfile.BadZipFile as error:
-        return f"damaged in the zip: {error}"
+        return dict.fromkeys(get_args(Rule), f"damaged in the zip: {error}")
     except Exception as error:  # Pillow's decoders raise almost anything on damaged bytes
         known = "cannot identify" not in str(error)
-        return f"no image: {str(error) or type(error).__name__}" if known else "no image that Pillow knows"
-    return ""
+        reason = f"no image: {str(error) or type(error).__name__}" if known else "no image that Pillow knows"
+        return {"sound": reason, "jfif": marked}
+    return {"sound": "", "jfif": marked}
 
 
 # --- what is equal --------------------------------------------------------------------------------------

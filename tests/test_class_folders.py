@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -74,6 +75,66 @@ def test_a_zip_with_more_files_is_taken_before_folders_beside_it(tmp_path: Path)
     assert class_folders.read(data, KINDS).root == "all.zip"
 
 
+def zipped(path: Path, files: dict[str, bytes]) -> None:
+    """Write files as the members of a zip."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+
+
+@pytest.mark.parametrize("above", ["", "set/"])
+def test_a_preferred_folder_in_a_zip_is_taken_before_one_with_as_many_or_more_files(
+    tmp_path: Path, above: str
+) -> None:
+    other = {f"{above}Segmented/{n}": c + b"0" for n, c in PLAIN.items()} | {
+        f"{above}Segmented/ig/IG_8.jpg": picture(8)
+    }
+    zipped(tmp_path / "all.zip", {f"{above}Original/{n}": c for n, c in PLAIN.items()} | other)
+    assert class_folders.read(tmp_path, KINDS, prefer="Original").root == f"all.zip/{above}Original"
+    assert class_folders.read(tmp_path, KINDS).root == f"all.zip/{above}Segmented"
+
+
+def test_two_places_with_as_many_other_files_are_refused_and_with_the_same_ones_are_not(
+    tmp_path: Path,
+) -> None:
+    put(tmp_path, {f"a/{name}": content for name, content in PLAIN.items()})
+    zipped(tmp_path / "b.zip", PLAIN)
+    assert class_folders.read(tmp_path, KINDS).root == "b.zip"
+    zipped(tmp_path / "b.zip", {name: content + b"0" for name, content in PLAIN.items()})
+    with pytest.raises(DataError, match=r"both in a and in b\.zip"):
+        class_folders.read(tmp_path, KINDS)
+
+
+def test_a_link_to_nothing_and_a_damaged_zip_are_skipped_with_a_reason(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(tmp_path, PLAIN)
+    (tmp_path / "ig" / "IG_9.jpg").symlink_to(tmp_path / "gone.jpg")
+    zipped(tmp_path / "more.zip", PLAIN)
+    content = bytearray((tmp_path / "more.zip").read_bytes())
+    where = content.index(b"PK\x01\x02")
+    content[where : where + 4] = b"XXXX"  # the list of members
+    (tmp_path / "more.zip").write_bytes(content)
+    found = class_folders.read(tmp_path, KINDS)
+    reasons = dict(found.skipped.itertuples(index=False))
+    assert reasons["ig/IG_9.jpg"] == "a link to a file that is not there"
+    assert "more.zip" in reasons and "more.zip is no zip that can be opened" in caplog.text
+    assert len(found.images) == 3
+
+
+def test_a_data_folder_with_a_damaged_zip_alone_names_it(tmp_path: Path) -> None:
+    (tmp_path / "cells.zip").write_bytes(b"PK and no more")
+    with pytest.raises(DataError, match=r"cells\.zip is a damaged zip"):
+        class_folders.read(tmp_path, KINDS)
+
+
+def test_tables_of_class_folders_can_be_joined(tmp_path: Path) -> None:
+    data = put(tmp_path, PLAIN | {"readme.txt": b"hello"})
+    both = pd.concat([class_folders.table(data, KINDS), class_folders.table(data, KINDS)])
+    assert len(both) == 6
+
+
 def test_what_is_no_image_of_a_class_is_listed_with_its_reason(tmp_path: Path) -> None:
     strays = {
         "ig/.DS_169665.jpg": picture(9),
@@ -97,6 +158,8 @@ def test_the_jfif_rule_refuses_a_sound_png_and_takes_a_text_that_says_jfif(tmp_p
     sound, seed = (class_folders.read(data, KINDS, rule) for rule in ("sound", "jfif"))
     assert {"IG_3"} == set(sound.images["image_id"]) - set(seed.images["image_id"])
     assert {"IG_4"} == set(seed.images["image_id"]) - set(sound.images["image_id"])
+    (data / "ig" / "IG_5.jpg").write_bytes(liar)
+    assert class_folders.read(data, KINDS).accepted == {"sound": 4, "jfif": 5}
 
 
 def test_equal_files_share_a_cluster_and_equal_sizes_alone_do_not(tmp_path: Path) -> None:
@@ -114,7 +177,7 @@ def test_equal_files_in_folders_of_two_classes_are_listed_and_said(
     caplog.set_level(logging.INFO, "kit")
     images = class_folders.table(put(tmp_path, PLAIN | {"platelet/P_9.jpg": PLAIN["ig/IG_2.jpg"]}), KINDS)
     conflicts = images.attrs["conflicts"]
-    assert conflicts[["image_id", "label"]].to_numpy().tolist() == [["IG_2", "ig"], ["P_9", "platelet"]]
+    assert [row[1:] for row in conflicts] == [("IG_2", "ig"), ("P_9", "platelet")]
     assert "2 equal images of several classes" in caplog.text
 
 

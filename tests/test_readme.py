@@ -45,4 +45,5 @@ def test_a_users_own_competition_runs_as_the_readme_writes_it(tmp_path: Path) ->
     (submission,) = (tmp_path / "submissions" / "my-task").glob("*/submission.csv")
     table = pd.read_csv(submission, dtype={"image_id": str})
     assert list(table) == ["image_id", "benign", "malignant"] and len(table) >= 4
+    assert "@@" not in text
     assert "colour and texture" in done.stdout, "what a photograph's colours alone can tell is beside it"

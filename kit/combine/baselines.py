@@ -34,6 +34,7 @@ SHORTCUTS = {
 
 # How a photograph looks, by the columns of appearance.csv: those of the background, and all others.
 COLOURS = {"colour only": True, "colour and texture": False}
+PICTURES = ("photo", "radiograph")  # readers of images that are their own tiles, which alone have that table
 LOOSE = 1.0  # C for these: where colours give a class away, they do so in thousands of images
 BACKGROUND = "background_"  # what the columns of the background begin with
 
@@ -234,6 +235,9 @@ def matrices(run: Run, frame: pd.DataFrame, own: bool) -> dict[str, Array | str]
             found[name] = _matrix(by_unit(table, units, count=False), frame, None)
         for name, table in looks(images.with_name("appearance.csv")).items():
             found[name] = _matrix(by_unit(table, units, count=False), frame, None)
+        if run.competition.reader in PICTURES:
+            lacking = set(COLOURS) - set(found)
+            found |= dict.fromkeys(sorted(lacking), "appearance.csv is not there; repeat tile")
         return found | shortcuts_absent(images)
     return found | dict.fromkeys(SHORTCUTS, "our own images.csv is needed: run tile")
 

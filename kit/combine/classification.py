@@ -1,8 +1,13 @@
 """What people expect of a classifier of photographs: accuracy, F1, the report of each class, the commonest
 errors, and the calibration error of the most probable class.
 
+Accuracy and calibration error weigh units as the metric does: the default's probabilities are meant for the
+class shares that the metric acts as if it saw, and so are its most probable classes. F1, precision and recall
+are of units as they are, as scikit-learn's.
+
 Units of a group are not independent, so every variance is that of whole groups; where each group is one
-unit, it is the usual one.
+unit, it is the usual one. Where all are right or all wrong there is no variance to see, and each group counts
+as one unit. Every interval is Wilson's, for as many units as the variance, or the groups, amount to.
 """
 
 from __future__ import annotations
@@ -15,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kit.combine.confusion import KINDS, confusion
-from kit.combine.reliability import Z, wilson
+from kit.combine.reliability import wilson
 from kit.combine.scores import Scores
 from kit.metrics import Array
 
 BINS = 15  # of equal width, as in Guo et al. 2017
 ERRORS = 10  # the commonest ones that are listed
+TINY = 1e-24  # a variance that is none, but for the last bits of a sum
 Labels = NDArray[np.int64]
 Groups = NDArray[np.object_]
 
@@ -65,14 +71,14 @@ def of_scores(scores: Scores) -> list[dict[str, Any]]:
 
     Of the default, also the report of each class, the confusion matrix and the commonest errors.
     """
-    classes, groups = scores.run.competition.classes, scores.frame["group_id"].to_numpy(dtype=object)
-    found = []
+    task, groups = scores.run.competition, scores.frame["group_id"].to_numpy(dtype=object)
+    weights, classes, found = task.metric.row_weights(scores.labels), task.classes, []
     for row in scores.rows:
         if row["kind"] not in KINDS:
             continue
         values = scores.values[row["name"]]
         one: dict[str, Any] = {"name": row["name"], "kind": row["kind"]}
-        one |= summary(scores.labels, values, groups)
+        one |= summary(scores.labels, values, groups, weights)
         if row["kind"] == "default":
             counts = confusion(scores.labels, values)
             one["counts"] = counts.tolist()
@@ -82,19 +88,26 @@ def of_scores(scores: Scores) -> list[dict[str, Any]]:
     return found
 
 
-def summary(labels: Labels, probabilities: Array, groups: Groups) -> dict[str, Any]:
-    """Accuracy, macro and weighted F1 with 95 % intervals, and the calibration error."""
+def summary(labels: Labels, probabilities: Array, groups: Groups, weights: Array) -> dict[str, Any]:
+    """Accuracy, macro and weighted F1 with 95 % intervals, and the calibration error.
+
+    Args:
+        weights: the share of each unit in the metric ``(n,)``, by which accuracy and calibration count it.
+    """
     called, classes = probabilities.argmax(axis=1), probabilities.shape[1]
     return {
-        "accuracy": asdict(accuracy(called == labels, groups)),
+        "accuracy": asdict(accuracy(called == labels, groups, weights)),
         "macro_f1": asdict(mean_f1(labels, called, classes, groups)),
         "weighted_f1": asdict(mean_f1(labels, called, classes, groups, weighted=True)),
-        "ece": expected_calibration_error(labels, probabilities),
+        "ece": expected_calibration_error(labels, probabilities, weights),
     }
 
 
-def accuracy(right: NDArray[np.bool_], groups: Groups) -> Share:
+def accuracy(right: NDArray[np.bool_], groups: Groups, weights: Array | None = None) -> Share:
     """The share that is right, with Wilson's interval for as many units as whole groups are worth.
+
+    Args:
+        weights: of each unit ``(n,)``; without, each counts the same.
 
     >>> found = accuracy(np.array([True] * 98 + [False] * 2), np.arange(100).astype(object))
     >>> round(found.low, 3), found.value, round(found.high, 3)
@@ -102,38 +115,44 @@ def accuracy(right: NDArray[np.bool_], groups: Groups) -> Share:
     """
     if not len(right):
         return Share(np.nan, 0.0, 1.0)
-    share = float(right.mean())
-    variance, plain = _variance(right.astype(np.float64) - share, groups), share * (1 - share) / len(right)
-    effective = len(right) * min(1.0, plain / variance) if variance > 0 else float(len(right))
-    return Share(share, *wilson(share, effective))
+    weights = np.full(len(right), 1 / len(right)) if weights is None else weights / weights.sum()
+    share = min(1.0, float(weights @ right))
+    found = _worth(share, weights * (right - share), groups, weights)
+    # Groups that happen to balance each other are worth no more than their units.
+    return Share(share, *wilson(share, min(found, 1 / float(weights @ weights))))
 
 
 def mean_f1(labels: Labels, called: Labels, classes: int, groups: Groups, weighted: bool = False) -> Share:
     """F1 over classes, each the same or each by its units; classes that no unit is of or called count 0.
 
-    The interval is Takahashi et al. 2022's (Applied Intelligence 52), the delta method on the counts of the
-    confusion matrix; the slopes of each unit's cell are added up by group.
+    The variance is Takahashi et al. 2022's (Applied Intelligence 52), the delta method on the counts of the
+    confusion matrix; the slopes of each unit's cell are added up by group. The interval is Wilson's for as
+    many units as that variance amounts to: within 0 and 1, and never empty.
     """
     counts = np.bincount(labels * classes + called, minlength=classes**2).reshape(classes, classes)
     p = counts / counts.sum()
     f1 = _f1(p)
     share = p.sum(axis=1) if weighted else np.full(classes, 1 / classes)
     slope = np.einsum("k,kij->ij", share, _slopes(p, f1)) + (f1[:, None] if weighted else 0.0)
-    return _around(float(share @ f1), slope[labels, called], groups)
+    slopes, value = slope[labels, called], min(1.0, float(share @ f1))
+    units = share[labels] / counts.sum(axis=1)[labels]
+    found = _worth(value, (slopes - slopes.mean()) / len(labels), groups, units / units.sum())
+    return Share(value, *wilson(value, found))
 
 
 def report(labels: Labels, probabilities: Array, groups: Groups, classes: Sequence[str]) -> list[ClassReport]:
-    """Every class on its own, as scikit-learn's classification report, with 95 % intervals."""
-    called, size = probabilities.argmax(axis=1), len(classes)
-    counts = np.bincount(labels * size + called, minlength=size**2).reshape(size, size)
-    p = counts / counts.sum()
-    f1, found = _f1(p), []
-    slopes = _slopes(p, f1)
+    """Every class on its own, as scikit-learn's classification report, with 95 % intervals.
+
+    F1 is 2 J / (1 + J) of the share J that is right among the units that are of a class or called so, and
+    its interval is that of J, put the same way.
+    """
+    called, found = probabilities.argmax(axis=1), []
     for k, name in enumerate(classes):
-        hit, mine, so = (labels == k) & (called == k), labels == k, called == k
-        one = _around(float(f1[k]), slopes[k][labels, called], groups)
-        parts = accuracy(hit[so], groups[so]), accuracy(hit[mine], groups[mine])
-        found.append(ClassReport(name, *parts, one, int(mine.sum()), int(so.sum())))
+        mine, so = labels == k, called == k
+        hit = mine & so
+        precision, recall, both = (accuracy(hit[part], groups[part]) for part in (so, mine, mine | so))
+        f1 = Share(*(2 * value / (1 + value) for value in (both.value, both.low, both.high)))
+        found.append(ClassReport(name, precision, recall, f1, int(mine.sum()), int(so.sum())))
     return found
 
 
@@ -145,18 +164,24 @@ def commonest(counts: NDArray[np.int64], classes: Sequence[str], most: int = ERR
     return [Error(classes[i], classes[j], n, n / float(totals[i])) for n, i, j in ranked[:most]]
 
 
-def expected_calibration_error(labels: Labels, probabilities: Array, bins: int = BINS) -> float:
+def expected_calibration_error(
+    labels: Labels, probabilities: Array, weights: Array | None = None, bins: int = BINS
+) -> float:
     """How far the probability of the most probable class is from the share that is right (Guo et al. 2017).
+
+    Args:
+        weights: of each unit ``(n,)``; without, each counts the same.
 
     >>> p = np.array([[0.9, 0.1]] * 10)
     >>> round(expected_calibration_error(np.array([0] * 8 + [1] * 2), p), 3)
     0.1
     """
+    weights = np.ones(len(labels)) if weights is None else weights
     rows = probabilities / probabilities.sum(axis=1, keepdims=True)
     said, right = rows.max(axis=1), rows.argmax(axis=1) == labels
     place = np.minimum((said * bins).astype(int), bins - 1)
-    gaps = np.bincount(place, weights=right - said, minlength=bins)
-    return float(np.abs(gaps).sum() / len(labels))
+    gaps = np.bincount(place, weights=weights * (right - said), minlength=bins)
+    return float(np.abs(gaps).sum() / weights.sum())
 
 
 def _f1(p: Array) -> Array:
@@ -175,16 +200,17 @@ def _slopes(p: Array, f1: Array) -> Array:
     return found
 
 
-def _around(value: float, slopes: Array, groups: Groups) -> Share:
-    """A value with the interval that its units' slopes give it."""
-    half = Z * float(np.sqrt(_variance(slopes - slopes.mean(), groups)))
-    return Share(value, max(0.0, value - half), min(1.0, value + half))
+def _worth(value: float, parts: Array, groups: Groups, weights: Array) -> float:
+    """How many units a value with such parts is worth, where groups are independent.
 
-
-def _variance(deviations: Array, groups: Groups) -> float:
-    """The variance of a mean whose units deviate so, where groups are independent."""
+    Args:
+        parts: what each unit adds to the value's deviation ``(n,)``.
+        weights: of each unit, which sum to 1: they count where nothing deviates.
+    """
     _, which = np.unique(groups.astype(str), return_inverse=True)
-    return float((np.bincount(which, weights=deviations) ** 2).sum()) / len(deviations) ** 2
+    whole, spread = (np.bincount(which, weights=found) for found in (weights, parts))
+    variance, plain = float(spread @ spread), value * (1 - value)
+    return plain / variance if variance > TINY and plain > TINY else 1 / float(whole @ whole)
 
 
 # --- in words -------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def evaluate(run: Run, tolerances: Path | None = None) -> str:
     with threadpool_limits(1):  # sums depend on the number of threads; these are small
         problem = Problem(run, gather(run))
         content, held = judged(problem)
-        content["tolerances"] = standings(content, run.competition.classes, borne)
+        content["tolerances"] = standings(content, borne)
     write_json(run.folder("evaluate") / "metrics.json", content)
     looks = count_look(run, held.frame.index) if held.rows else 0
     return evaluation(content, run.competition.classes, looks)
@@ -118,14 +118,12 @@ def _views(problem: Problem, scores: Scores) -> tuple[str, str | None]:
     return problem.default, by_site if by_site in scores.values else None
 
 
-def standings(
-    content: Mapping[str, Any], classes: Sequence[str], borne: Mapping[str, float]
-) -> list[dict[str, Any]]:
+def standings(content: Mapping[str, Any], borne: Mapping[str, float]) -> list[dict[str, Any]]:
     """The default's missed units beside what is tolerated: of the held-out set if there is one."""
     found = content["classification"]
     name = "holdout" if "holdout" in found else "oof"
     default = next(row for row in found[name] if row["kind"] == "default")
-    rows = tolerance.standings(np.array(default["counts"]), classes, borne)
+    rows = tolerance.standings(np.array(default["counts"]), default["classes"], borne)
     return [asdict(row) | {"set": name} for row in rows]
 
 

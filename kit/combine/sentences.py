@@ -121,6 +121,7 @@ def _classification(rows: Sequence[dict[str, Any]], where: str) -> list[str]:
     report = [classification.class_cells(row) for row in default["classes"]]
     return [
         f"Right or wrong by the most probable class, {where}; ECE: of its probability, {BINS} equal bins",
+        "accuracy and ECE weighted as the metric does, F1 and the classes by units",
         *aligned(classification.SUMMARY, summary),
         *aligned(classification.CLASS, report),
         *_errors(default["errors"]),

@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kit.combine.reliability import wilson
 from kit.errors import DataError, did_you_mean
 from kit.tables import read_table
 
@@ -19,8 +19,8 @@ from kit.tables import read_table
 class Standing:
     """One class: its units, how many of them are missed and how many others are taken for it.
 
-    low, high: the 95 % Wilson interval of the missed share. verdict: "within" where even ``high`` is
-    tolerated, "beyond" where not even ``low`` is, else "not known": too few units to say.
+    low, high: the 95 % interval of the missed share, that of the class's recall. verdict: "within" where even
+    ``high`` is tolerated, "beyond" where not even ``low`` is, else "not known": too few units to say.
     """
 
     name: str
@@ -60,16 +60,22 @@ def _share(text: str, where: str) -> float:
 
 
 def standings(
-    counts: NDArray[np.int64], classes: Sequence[str], tolerances: Mapping[str, float]
+    counts: NDArray[np.int64], report: Sequence[Mapping[str, Any]], tolerances: Mapping[str, float]
 ) -> list[Standing]:
-    """Every class that has a tolerance and units, from counts ``(K, K)`` by true and by called class."""
+    """Every class that has a tolerance and units, from counts ``(K, K)`` by true and by called class.
+
+    Args:
+        report: a row a class, as `kit.combine.classification.ClassReport`: its name and recall, whose
+            interval knows that units of a group are not independent.
+    """
     found = []
-    for k, name in enumerate(classes):
+    for k, row in enumerate(report):
+        name = row["name"]
         units = int(counts[k].sum())
         if name not in tolerances or not units:
             continue
         missed, added = units - int(counts[k, k]), int(counts[:, k].sum() - counts[k, k])
-        low, high = wilson(missed / units, units)
+        low, high = 1 - row["recall"]["high"], 1 - row["recall"]["low"]
         least = tolerances[name]
         verdict = "within" if high <= least else "beyond" if low > least else "not known"
         found.append(Standing(name, units, missed, added, low, high, least, verdict))

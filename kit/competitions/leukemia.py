@@ -1,13 +1,17 @@
 """Which of four kinds of blood smear is it: benign, or early, pre or pro B-cell leukaemia (ALL, Aria 2021)?
 
 https://www.kaggle.com/datasets/mehradaria/leukemia, as shipped: the folders Benign, Early, Pre and Pro, as
-they are, below Original (Segmented is not looked at) or in a zip. 3,256 images of 89 people without names.
+they are, or in a zip; below Original, wherever that is, and never below Segmented beside it. 3,256 images of
+89 people without names.
 
 Images of one person follow one another in the numbers of the files, in three of the four classes (those of
-Benign are in no order): colours of two images of Pro are alike up to 160 numbers apart. So folds keep blocks
-of 80 numbers together, about twice what one person has (3,256 / 89 = 37): the edges of a block, where a
-person may be on both sides, are then a small part of it. Equal files, all of them neighbours, are in one
-block. The camera's scale bar follows the class too, and is painted over in every image.
+Benign are in no order). So folds keep blocks of 80 numbers together, about twice what one person has
+(3,256 / 89 = 37). That is a stand-in for people, and a kind one: a person may be on both sides of an edge,
+and colours of two images of Pro are alike up to 160 numbers apart, further than a block reaches. Equal files
+are in one block, whatever their numbers and labels. Images that are nearly equal, and no equal files, may be
+on both sides of an edge: they are kept together only where ``--duplicates`` is given what
+``kit duplicates --near`` found. The camera's scale bar follows the class too, and is painted over in every
+image.
 """
 
 from __future__ import annotations
@@ -26,18 +30,19 @@ BLOCK = 80  # numbers that are kept together
 
 def load(data: Path) -> Tables:
     """One row an image of the class folders, with the block of numbers that it is in."""
-    inner = "Original" if (data / "Original").is_dir() else "."
-    train = class_folders.table(data / inner, CLASSES)
-    return Tables(train=train.assign(file=f"{inner}/" + train["file"], block=blocks(train)))
+    train = class_folders.table(data, CLASSES, prefer="Original")
+    return Tables(train=train.assign(block=blocks(train)))
 
 
 def blocks(train: pd.DataFrame) -> pd.Series[str]:
     """``Pro 3`` of an image with a number of 240 to 319; an equal file is where the first one is.
 
-    A file without a number at the end of its name is a block of its own.
+    That holds for an equal file of another class too. A file without a number at the end of its name is a
+    block of its own.
     """
     number = train["cluster"].str.extract(r"(\d+)$", expand=False).astype(float)
-    named = train["label"] + " " + (number // BLOCK).astype("Int64").astype(str)
+    label = train.set_index("image_id")["label"].reindex(train["cluster"]).set_axis(train.index)
+    named = label + " " + (number // BLOCK).astype("Int64").astype(str)
     return named.where(number.notna(), train["cluster"])
 
 

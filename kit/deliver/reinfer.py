@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 READING = ("torch", "timm", "albumentations", "openslide-python")  # besides what a second level needs
 KEYS = ["image_id", "model", "seed", "fold"]  # what tells a row of a table of predict
+LOOKS = {"same": 0.002, "other": 1.0}  # grey levels by which the colours of a photograph may be off
 WHAT = {
     "oof.csv": "out-of-fold probabilities",
     "holdout.csv": "held-out probabilities",
@@ -68,6 +69,7 @@ def check(case: Case, options: Options) -> list[Finding]:
         except KitError as error:
             return [*found, Finding("FAILED", "probabilities", error.message)]
     found.append(check_tiles(case, images, sample))
+    found += check_looks(case, run)
     for file in rows:
         found += check_file(case, file, rows[file], sample)
     return [*found, *sample.lacking()]
@@ -174,6 +176,7 @@ def predicted_again(run: Run, sample: Sample) -> tuple[pd.DataFrame, dict[str, p
     worker = Tiler(run)
     made = parallel.run_all(worker.tile, tiles.sources(run), run.workers, "tile", "", worker.lost)
     usable = tiles.write_images(run, made).query("tiles > 0")
+    tiles.write_appearance(run, made)
     test, train = (sorted(usable.loc[usable["split"] == split, "image_id"]) for split in ("test", "train"))
     parts: dict[str, list[pd.DataFrame]] = {file: [] for file in TABLES}
     torch.set_num_threads(run.threads)
@@ -219,6 +222,24 @@ def check_tiles(case: Case, made: pd.DataFrame, sample: Sample | None = None) ->
     listed = " and ".join(f"{count} {split} images" for split, count in counts.items())
     count = made["tiles"].astype(int).sum()
     return judged("tiles", faults, f"{listed}, {count} tiles, as before")
+
+
+def check_looks(case: Case, run: Run) -> list[Finding]:
+    """What is told of the colours of photographs is what they show; nothing of slides."""
+    paths = [folder / tiles.APPEARANCE for folder in (run.folder("tile"), case.folder)]
+    if not all(path.is_file() for path in paths):  # that it is not sent is a fault of level 1
+        return []
+    made, told = (read_strings(path).set_index(["split", "image_id"]) for path in paths)
+    what, others = "colours", case.unlike((*LIBRARIES, *READING), gpu=True)
+    faults = [f"{split} image '{name}' has none" for split, name in made.index.difference(told.index)]
+    if list(made) != list(told) or not told.index.is_unique or faults:
+        return [judged(what, faults or [f"{tiles.APPEARANCE} is not as the kit writes it"])]
+    gap = gaps(told.loc[made.index], made)
+    allowed = LOOKS["other" if others else "same"]
+    faults = [
+        f"{key[0]} image '{key[1]}' has others in {tiles.APPEARANCE}" for key in gap.index[gap > allowed]
+    ]
+    return [judged(what, faults, f"{len(gap)} images, the largest difference {float(gap.max()):.2g}")]
 
 
 def check_file(case: Case, file: str, made: pd.DataFrame, sample: Sample) -> list[Finding]:

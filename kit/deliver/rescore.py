@@ -14,7 +14,7 @@ import pandas as pd
 
 from kit import folds
 from kit.combine import second_level
-from kit.combine.baselines import COLOURS, SHORTCUTS
+from kit.combine.baselines import PICTURES, SHORTCUTS
 from kit.deliver.case import Case, quietly
 from kit.deliver.evidence import TABLES
 from kit.deliver.findings import Finding, Unchecked, judged
@@ -25,7 +25,7 @@ from kit.state import Run, flatten
 
 RELATIVE = 1e-9  # what other library versions or processors may change of a number
 SILENT = ("empty", "unreadable", "missing", "refused")  # what an image without tiles may be
-WITHOUT = ("metadata only", "limit", *SHORTCUTS, *COLOURS)  # rows that need files which may not be there
+WITHOUT = ("metadata only", "limit", *SHORTCUTS)  # rows that need files which may not be there
 Numbers = dict[str, Any]
 
 
@@ -138,6 +138,8 @@ def check_coverage(case: Case, run: Run) -> Finding:
             faults += _uncovered(f"{file}: {model}, seed {seed}", mine, pairs)
         strange = rows["unit_id"] != rows["image_id"].map(table["unit_id"])
         faults += [f"{file}: image '{name}' has a strange unit" for name in rows["image_id"][strange]]
+    if run.competition.reader in PICTURES and case.part("appearance.csv") is None:
+        faults.append("appearance.csv is missing: what colours alone reach must stand beside a score")
     well = f"{len(fold)} images, each by the models without its fold; {len(held)} held-out images, by all"
     return judged(what, faults, f"{well}{_told(silent)}")
 

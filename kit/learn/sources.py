@@ -252,14 +252,26 @@ class Drawn:
         training, seed, purpose = self.fit.training, self.fit.run.seed, self.fit.purpose
         shown = epoch_order(self.labels, training.undersample, seed, purpose, epoch, training.oversample)
         # Samples that are shown again lie behind all of those that are shown once: see `epoch_order`.
-        times = 1 + int(shown.max()) // self.samples
-        drawn = [self._drawn(epoch, again) for again in range(times)]
-        place, counts = torch.cat([rows for rows, _ in drawn]), np.concatenate([n for _, n in drawn])
-        start = np.concatenate([self.start + again * len(self.owner) for again in range(times)])
+        ids = np.sort(shown)
+        place, counts = self._placed(epoch, ids)
+        start = np.cumsum(counts) - counts
         for mine in split_batches(shown, self.batch)[first:]:
-            chosen = mine if self.single else ranges(start[mine], counts[mine])
-            rows = torch.from_numpy(mine % self.samples)
-            yield self._pack(place[torch.from_numpy(chosen)], counts[mine]), rows
+            at = np.searchsorted(ids, mine)
+            chosen = torch.from_numpy(ranges(start[at], counts[at]))
+            yield self._pack(place[chosen], counts[at]), torch.from_numpy(mine % self.samples)
+
+    def _placed(self, epoch: int, ids: Integers) -> tuple[Tensor, Integers]:
+        """The rows of the tiles that are shown of these samples, end to end, and how many of each.
+
+        Only they are kept: a rare class that is shown a hundred times is not a hundred sets of all rows.
+        """
+        found, sizes = [], []
+        for again in range(1 + int(ids[-1]) // self.samples):
+            place, counts = self._drawn(epoch, again)
+            mine = ids[ids // self.samples == again] % self.samples
+            found.append(place[torch.from_numpy(ranges(self.start[mine], counts[mine]))])
+            sizes.append(counts[mine])
+        return torch.cat(found), np.concatenate(sizes)
 
     def _drawn(self, epoch: int, again: int) -> tuple[Tensor, Integers]:
         """The rows of the tiles of every bag in a drawn order, and how many of them are shown."""

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,7 +29,7 @@ from kit.competition import Competition
 from kit.errors import ImageError, SettingError
 from kit.files import write_table
 from kit.parallel import run_all
-from kit.read.picture import read_bytes
+from kit.read.picture import Picture, read_bytes
 from kit.read.reader import Reader, opener
 from kit.state import Run
 
@@ -82,12 +83,19 @@ def run(run: Run, options: argparse.Namespace) -> tuple[str, int]:
         ),
         target.with_name("conflicts.csv"): conflicting(clusters, images),
     }
-    skipped = run.competition.load(run.data).train.attrs.get("skipped")
-    if isinstance(skipped, pd.DataFrame):
-        found[target.with_name("skipped.csv")] = skipped
+    attrs = run.competition.load(run.data).train.attrs
+    if "skipped" in attrs:
+        rows = list(attrs["skipped"])
+        found[target.with_name("skipped.csv")] = pd.DataFrame(rows, columns=["file", "reason"])
     for path, table in found.items():
         write_table(path, table)
-    return said(images, looks, pairs, found, target), 0
+    return said(images, looks, pairs, found, target) + _rules(attrs), 0
+
+
+def _rules(attrs: Mapping[Hashable, Any]) -> str:
+    """How many files of class folders each rule takes for an image; see `kit.class_folders.read`."""
+    counts = [f"{rule} takes {count}" for rule, count in attrs.get("accepted", ())]
+    return f"\nfiles taken for images by each rule: {', '.join(counts)}" if counts else ""
 
 
 def everything(run: Run) -> pd.DataFrame:
@@ -116,7 +124,8 @@ def _look(task: Competition, path: str) -> Look | None:
         data = read_bytes(Path(path))
         with opener(task.reader)(Path(path), task.tiles) as image:
             _refuse_slides(task, image)
-            pixels = image.overview(1)
+            # As the file has it: steps may make all pictures alike, or one picture two.
+            pixels = image.original if isinstance(image, Picture) else image.overview(1)
     except (ImageError, OSError):
         return None
     grey = cv2.resize(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), (LARGE, LARGE), interpolation=cv2.INTER_AREA)
@@ -159,14 +168,13 @@ def near(looks: dict[str, Look], least: float = NEAR) -> list[Pair]:
     """
     names = list({look.pixels: name for name, look in reversed(looks.items())}.values())[::-1]
     grey = np.stack([looks[name].grey for name in names]) if names else np.zeros((0, LARGE, LARGE), np.uint8)
-    large = standardised(grey)
     step = LARGE // SMALL
     small = standardised(grey.reshape(-1, SMALL, step, SMALL, step).mean(axis=(2, 4)))
     a, b = _close(small)
     pairs = []
-    for start in range(0, len(a), BLOCK * 8):
-        one, two = a[start : start + BLOCK * 8], b[start : start + BLOCK * 8]
-        values = np.einsum("ij,ij->i", large[one], large[two])
+    for start in range(0, len(a), BLOCK):  # large ones are numbers of four bytes a block at a time
+        one, two = a[start : start + BLOCK], b[start : start + BLOCK]
+        values = np.einsum("ij,ij->i", standardised(grey[one]), standardised(grey[two]))
         for n in np.flatnonzero(values >= least):
             pairs.append(Pair(names[one[n]], names[two[n]], "near", round(float(values[n]), 4)))
     return pairs

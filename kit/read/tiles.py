@@ -70,7 +70,7 @@ def run(run: Run) -> list[Path]:
     shared = [run.data, run.work]
     made = parallel.run_all(work.tile, rest, run.workers, "tile", run.scheduler, work.lost, shared)
     every = [*known.values(), *made]
-    table, looks = write_images(run, every), _write_appearance(run, every)
+    table, looks = write_images(run, every), write_appearance(run, every)
     path, kept = run.folder("tile") / IMAGES, run.folder("tile") / SOURCES
     rows = [(source.split, source.image_id, source.fingerprint) for source in everything]
     files.write_table(kept, pd.DataFrame(rows, columns=["split", "image_id", "fingerprint"]))
@@ -83,7 +83,7 @@ def run(run: Run) -> list[Path]:
     return [path, kept, *looks]
 
 
-def _write_appearance(run: Run, rows: Sequence[dict[str, Any]]) -> list[Path]:
+def write_appearance(run: Run, rows: Sequence[dict[str, Any]]) -> list[Path]:
     """Write the colour and texture numbers of the images that are their own tiles, if there are any."""
     path = run.folder("tile") / APPEARANCE
     found = [{name: row[name] for name in ("image_id", "split")} | row[LOOKS] for row in rows if row[LOOKS]]

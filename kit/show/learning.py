@@ -8,13 +8,15 @@ on a set looks better there than it is anywhere else.
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from kit.files import read_strings
 from kit.metrics import Array
 from kit.show import plots
 from kit.show.tables import Table
@@ -39,8 +41,11 @@ class Fitted:
 
 
 def section(run: Run) -> dict[str, Any] | None:
-    """The table of all fits and a chart a model; ``None`` where no model of this run has a log."""
-    found = {folder.name: of_model(folder) for folder in sorted(run.folder("train").glob("*/"))}
+    """The table of all fits and a chart a model; ``None`` where no model of this run has a log.
+
+    The fits of this run are those that predicted: others of the work folder are of other settings or folds.
+    """
+    found = {name: of_model(run.folder("train") / name, fits) for name, fits in _fits(run).items()}
     found = {name: fits for name, fits in found.items() if fits}
     if not found:
         return None
@@ -51,9 +56,22 @@ def section(run: Run) -> dict[str, Any] | None:
     }
 
 
-def of_model(folder: Path) -> list[Fitted]:
-    """The fits of a model that have a whole epoch, by name."""
-    fits = [read(path) for path in sorted(folder.glob(f"*{LOG}"))]
+def _fits(run: Run) -> dict[str, set[str]]:
+    """The names of the fits that the out-of-fold and held-out rows are of, by model."""
+    found: dict[str, set[str]] = {}
+    for file in ("oof.csv", "holdout.csv"):
+        path = run.folder("predict") / file
+        rows = read_strings(path) if path.is_file() else pd.DataFrame(columns=["model", "seed", "fold"])
+        for model, seed, fold in rows[["model", "seed", "fold"]].drop_duplicates().to_numpy():
+            again = int(seed) - run.seed
+            found.setdefault(model, set()).add(f"seed{again}-fold{fold}" if again else f"fold{fold}")
+    return dict(sorted(found.items()))
+
+
+def of_model(folder: Path, names: Collection[str]) -> list[Fitted]:
+    """The fits of a model by these names that have a whole epoch, by name."""
+    paths = [folder / f"{name}{LOG}" for name in sorted(names)]
+    fits = [read(path) for path in paths if path.is_file()]
     return [fit for fit in fits if len(fit.loss)]
 
 

@@ -141,7 +141,8 @@ def right_section(run: Run, scored: Scored) -> Section:
     given = scored.labels, scored.probabilities, groups
     counts = confusion(scored.labels, scored.probabilities)
     return {
-        "summary": classification.summary(*given),
+        "summary": classification.summary(*given, scored.weights),
+        "bins": classification.BINS,
         "table": tables.classes(classification.report(*given, classes)),
         "errors": [asdict(error) for error in classification.commonest(counts, classes, most=5)],
     }

@@ -8,6 +8,8 @@ from sklearn.metrics import f1_score, precision_recall_fscore_support
 
 from kit.combine import classification
 from kit.combine.confusion import confusion
+from kit.combine.reliability import wilson
+from kit.metrics import WeightedLogLoss
 
 
 def drawn(n: int = 600, classes: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -32,7 +34,7 @@ def test_the_report_is_scikit_learns() -> None:
 
 
 @pytest.mark.parametrize(("weighted", "average"), [(False, "macro"), (True, "weighted")])
-def test_mean_f1_is_scikit_learns_and_its_variance_the_infinitesimal_jackknifes(
+def test_mean_f1_is_scikit_learns_and_its_interval_wilsons_at_the_jackknifes_variance(
     weighted: bool, average: str
 ) -> None:
     labels, p = drawn()
@@ -46,7 +48,8 @@ def test_mean_f1_is_scikit_learns_and_its_variance_the_infinitesimal_jackknifes(
         more[np.flatnonzero((labels == cell[0]) & (called == cell[1]))[0]] += step
         slopes[cell] = (f1_score(labels, called, average=average, sample_weight=more) - plain) / step
     spread = np.sqrt(sum(slopes[cell] ** 2 for cell in zip(labels.tolist(), called.tolist(), strict=True)))
-    assert (found.high - found.low) / (2 * 1.96) == pytest.approx(spread, rel=1e-4)
+    wanted = wilson(plain, plain * (1 - plain) / spread**2)
+    assert (found.low, found.high) == pytest.approx(wanted, rel=1e-4)
 
 
 def test_the_interval_of_accuracy_is_wilsons_and_never_empty() -> None:
@@ -65,6 +68,52 @@ def test_units_of_one_group_count_as_one() -> None:
     five = classification.mean_f1(np.repeat(labels, 5), np.repeat(called, 5), 2, groups)
     single = classification.mean_f1(labels, called, 2, alone(120))
     assert (five.low, five.high) == pytest.approx((single.low, single.high))
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_where_all_are_right_or_wrong_each_group_counts_as_one_unit(right: bool) -> None:
+    groups = np.repeat(np.arange(12), 50).astype(object)
+    found = classification.accuracy(np.full(600, right), groups)
+    assert (found.low, found.high) == pytest.approx(wilson(float(right), 12))
+
+
+def test_a_perfect_f1_has_an_interval_of_as_many_groups() -> None:
+    labels, groups = np.repeat(np.arange(12) % 3, 50), np.repeat(np.arange(12), 50).astype(object)
+    for weighted in (False, True):
+        found = classification.mean_f1(labels, labels, 3, groups, weighted)
+        assert (found.low, found.high) == pytest.approx(wilson(1.0, 12))
+    (first, *_) = classification.report(labels, np.eye(3)[labels], groups, tuple("abc"))
+    low = wilson(1.0, 4)[0]
+    assert (first.f1.low, first.f1.high) == pytest.approx((2 * low / (1 + low), 1.0))
+
+
+def test_the_f1_of_a_class_lies_in_its_interval_about_as_often_as_said() -> None:
+    draw, inside = np.random.default_rng(1), 0
+    for _ in range(400):
+        labels = (draw.random(200) < 0.1).astype(int)
+        called = np.where(draw.random(200) < 0.03, 1 - labels, labels)
+        found = classification.report(labels, np.eye(2)[called], alone(200), ("a", "b"))[1].f1
+        inside += found.low <= 2 * 0.1 * 0.97 / (0.1 + 0.1 * 0.97 + 0.9 * 0.03) <= found.high
+    assert 0.92 <= inside / 400 <= 0.98
+
+
+def test_a_class_that_no_unit_is_of_or_called_has_no_f1() -> None:
+    rows = classification.report(np.array([0, 1]), np.eye(3)[[0, 1]], alone(2), tuple("abc"))
+    assert np.isnan([rows[2].precision.value, rows[2].recall.value, rows[2].f1.value]).all()
+
+
+def test_accuracy_and_calibration_weigh_units_as_the_metric_does() -> None:
+    labels = np.repeat([0, 1], [90, 10])
+    p = np.tile([0.5, 0.5], (100, 1)) + np.r_[np.full(90, 0.4), np.full(10, -0.1)][:, None] * [1, -1]
+    p[95:] = [0.9, 0.1]  # half of the rare class is wrong
+    weights = WeightedLogLoss((0.5, 0.5)).row_weights(labels)
+    found = classification.summary(labels, p, alone(100), weights)
+    assert found["accuracy"]["value"] == pytest.approx(0.75)
+    assert found["accuracy"]["high"] - found["accuracy"]["low"] > 0.2  # ten units bear half of it
+    assert found["ece"] == pytest.approx(abs(0.5 - 0.75 * 0.9) + abs(0.25 - 0.25 * 0.6))
+    again = classification.expected_calibration_error(np.r_[labels, labels[90:]], np.r_[p, p[90:]])
+    twice = classification.expected_calibration_error(labels, p, np.repeat([1.0, 2.0], [90, 10]))
+    assert again == pytest.approx(twice)
 
 
 def test_a_class_that_is_never_called_has_no_precision_and_an_f1_of_zero() -> None:

@@ -317,16 +317,42 @@ def test_leak_tables_of_unknown_units_are_refused(make_cohort: Any, make_run: Ma
 # --- right or wrong ---------------------------------------------------------------------------------
 
 
+def weighted_share(run: Run, counts: list[list[int]]) -> float:
+    """The share of right units, weighed as the metric does, from a confusion matrix."""
+    table = np.array(counts)
+    labels = np.repeat(np.arange(len(table)), table.sum(axis=1))
+    right = np.concatenate([np.arange(row.sum()) < row[k] for k, row in enumerate(table)])
+    return float(run.competition.metric.row_weights(labels) @ right)
+
+
 def test_models_as_they_came_and_the_default_are_told_right_or_wrong_in_both_sets(joined: Run) -> None:
     content, said = judged(joined)
     for part in ("oof", "holdout"):
         rows = content["classification"][part]
         assert [row["kind"] for row in rows] == ["model", "model", "default"]
         default = rows[-1]
-        assert default["accuracy"]["value"] == np.trace(default["counts"]) / np.sum(default["counts"])
+        assert default["accuracy"]["value"] == pytest.approx(weighted_share(joined, default["counts"]))
         assert [one["name"] for one in default["classes"]] == list(AB)
     assert content["confusion"][-1]["counts"] == content["classification"]["oof"][-1]["counts"]
+    for row, told in zip(content["confusion"], content["classification"]["oof"], strict=True):
+        assert told["accuracy"]["value"] == pytest.approx(weighted_share(joined, row["counts"]))
+    assert "accuracy and ECE weighted as the metric does" in said
     assert said.index("out of fold; ECE") < said.index("held out; ECE") < said.index("this is look 1")
+
+
+def test_of_photographs_without_a_table_of_colours_the_missing_baselines_are_told(joined: Run) -> None:
+    write_table(joined.folder("tile") / "images.csv", pictures(joined))
+    told = {row["name"]: row["reason"] for row in judged(joined)[0]["absent"]}
+    assert told["colour only"] == told["colour and texture"] == "appearance.csv is not there; repeat tile"
+    slides = replace(joined, competition=replace(joined.competition, reader="slide"))
+    assert "colour only" not in {row["name"] for row in judged(slides)[0]["absent"]}
+
+
+def pictures(run: Run) -> pd.DataFrame:
+    """What `tile` tells of each image, all the same."""
+    names = run.tables.train.index
+    table = pd.DataFrame({"image_id": names, "split": "train", "width": "9", "height": "9", "tissue": "1.0"})
+    return table.assign(background="#ffffff", tiles="1", status="ok", reason="")
 
 
 def test_tolerances_are_set_against_the_held_out_units(joined: Run, tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from PIL import Image
 
 from kit import competition, recipe
@@ -26,7 +28,7 @@ def folders(root: Path, seed: int, numbers: tuple[int, ...] = (1, 79, 80, 200)) 
 
 def test_neighbouring_numbers_of_a_class_are_one_block() -> None:
     ids = ["a-001", "a-079", "a-080", "b-001", "b-159", "loose"]
-    table = pd.DataFrame({"cluster": ids, "label": [*"AAABB", "A"]}, index=ids)
+    table = pd.DataFrame({"image_id": ids, "cluster": ids, "label": [*"AAABB", "A"]}, index=ids)
     assert blocks(table).tolist() == ["A 0", "A 0", "A 1", "B 0", "B 1", "loose"]
 
 
@@ -39,12 +41,27 @@ def test_equal_files_on_both_sides_of_an_edge_are_in_one_block(tmp_path: Path) -
     assert train["group_id"]["WBC-Pre-080"] == "Pre 1"
 
 
-def test_the_original_images_are_taken_and_not_the_segmented_ones(tmp_path: Path) -> None:
-    folders(tmp_path / "Original", 0)
-    folders(tmp_path / "Segmented", 1)
-    train = competition.find("leukemia").tables(tmp_path).train
-    assert len(train) == 16 and all(Path(path).is_file() for path in train["path"])
-    assert all("Original" in path for path in train["path"])
+def test_equal_files_of_two_classes_are_in_one_block(tmp_path: Path) -> None:
+    folders(tmp_path, 0)
+    one = (tmp_path / "Early" / "WBC-Early-001.png").read_bytes()
+    (tmp_path / "Pro" / "WBC-Pro-200.png").write_bytes(one)
+    groups = competition.find("leukemia").tables(tmp_path).train["group_id"]
+    assert groups[["WBC-Early-001", "WBC-Pro-200"]].tolist() == ["Early 0", "Early 0"]
+
+
+@pytest.mark.parametrize("deep", ["", "dataset"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_original_images_are_taken_and_not_the_segmented_ones(
+    tmp_path: Path, deep: str, packed: bool
+) -> None:
+    folders(tmp_path / "data" / deep / "Original", 0)
+    folders(tmp_path / "data" / deep / "Segmented", 1)
+    if packed:
+        (tmp_path / "zip").mkdir()
+        shutil.make_archive(str(tmp_path / "zip" / "all"), "zip", tmp_path / "data")
+    train = competition.find("leukemia").tables(tmp_path / ("zip" if packed else "data")).train
+    assert len(train) == 16 and all("/Original/" in path for path in train["path"])
+    assert packed or all(Path(path).is_file() for path in train["path"])
 
 
 def test_the_published_recipe_is_as_published() -> None:
@@ -58,5 +75,7 @@ def test_the_published_recipe_is_as_published() -> None:
     )
     assert (model.get("lr"), model.epochs, training.batch, training.drop) == (1e-4, 40, 32, 0.5)
     assert (training.optimiser, training.schedule, training.preset) == ("adam", "constant", "turns")
+    assert (training.oversample, training.weight_decay, training.views) == (800, 0.02, 1)
+    assert (task.folds.k, task.tuning.trials, task.second_level.method) == (10, 0, "mean + none")
     short = recipe.apply(task, "leukemia-seed")
     assert models.parse(short.training.backbones[0], short.training).having({"shorten": 0.625}).epochs == 25

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -251,3 +252,16 @@ def test_a_file_that_is_no_such_file_is_a_fault_and_no_crash(
     sealed(clone)
     text, code = asked(clone, 2, data=photos.data)
     assert code == 1 and failures(text), text
+
+
+def test_the_colours_that_were_dropped_are_missed_though_every_number_was_made_again(
+    photos: Place, clone: Path, tmp_path: Path
+) -> None:
+    (clone / "appearance.csv").unlink()
+    edit_json(clone / "manifest.json", lambda content: content["files"].pop("appearance.csv"))
+    remade(clone, photos.data, tmp_path / "forger")
+    assert "colour only" not in {
+        row["name"] for row in json.loads((clone / "metrics.json").read_text())["rows"]
+    }
+    text, code = asked(clone, 2, data=photos.data)
+    assert code == 1 and "appearance.csv is missing" in failures(text)

@@ -132,3 +132,11 @@ def test_a_recorded_tolerance_counts_where_it_is_narrower_than_ours(
 ) -> None:
     case = Case(tmp_path, {"tolerance": recorded}, tmp_path, None)
     assert reinfer.tolerance(case, "same") == allowed
+
+
+def test_colours_that_were_made_dull_are_found(photos: Place, clone: Path, tmp_path: Path) -> None:
+    edit_table(clone / "appearance.csv", lambda table: table.assign(red_mean="128.0"))
+    remade(clone, photos.data, tmp_path / "forger")
+    assert asked(clone, 2, data=photos.data)[1] == 0
+    text, code = asked(clone, 3, data=photos.data, work=photos.work)
+    assert code == 1 and "has others in appearance.csv" in failures(text)

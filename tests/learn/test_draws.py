@@ -124,6 +124,26 @@ def test_oversampling_shows_rare_bags_of_embeddings_again_in_other_draws(
     assert all(plain[key] in found for key, found in shown.items()), "the first time is as without"
 
 
+def test_of_bags_that_are_shown_again_no_more_is_placed_than_is_shown(
+    make_run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = fit_of(make_run(), oversample=400, augment=1.0)
+    plain, placed = sources.Drawn._placed, list[int]()
+
+    def noted(
+        self: sources.Drawn, epoch: int, ids: sources.Integers
+    ) -> tuple[torch.Tensor, sources.Integers]:
+        place, counts = plain(self, epoch, ids)
+        placed.append(len(place))
+        assert len(counts) == len(ids)
+        return place, counts
+
+    monkeypatch.setattr(sources.Drawn, "_placed", noted)
+    _, source = sources.embedded(fit, None)
+    shown = sum(len(packed.tiles) for packed in source.bags(0))
+    assert sum(source.sizes) == 800 and placed == [shown]
+
+
 def test_a_class_that_is_shown_more_is_expected_as_often(make_run: Make) -> None:
     fit = fit_of(make_run(), oversample=50)
     _, source = sources.embedded(fit, None)

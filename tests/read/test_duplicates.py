@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -140,3 +141,23 @@ def test_pairs_that_share_an_image_are_one_cluster() -> None:
 def test_a_threshold_that_is_no_correlation_is_refused(run: Run) -> None:
     with pytest.raises(SettingError, match="--least is 2"):
         duplicates.run(run, asked("--near", "--least", "2"))
+
+
+def test_pictures_are_looked_at_before_the_steps(run: Run) -> None:
+    pixels = np.array(Image.open(run.data / "a.jpg").convert("RGB"))
+    pixels[-5:, -5:] = 255 - pixels[-5:, -5:]  # nothing of the corner is left by the step
+    (run.data / "other.jpg").write_bytes(encoded(pixels, "PNG"))
+    tiles = replace(run.competition.tiles, steps=("mask-bar",))
+    stepped = replace(run, competition=replace(run.competition, tiles=tiles))
+    duplicates.run(stepped, asked())
+    assert clusters(stepped) == {"a": "a", "again": "a", "as_png": "a"}
+
+
+def test_what_each_rule_takes_for_an_image_is_said_of_class_folders(run: Run) -> None:
+    table = run.competition.load(run.data).train
+    table.attrs = {"skipped": (("x/stray.txt", "no image"),), "accepted": (("sound", 6), ("jfif", 5))}
+    given = replace(run, competition=replace(run.competition, load=lambda _: Tables(train=table)))
+    said, _ = duplicates.run(given, asked())
+    assert "sound takes 6, jfif takes 5" in said
+    rows = read_strings(run.folder("duplicates") / "skipped.csv")
+    assert rows.to_numpy().tolist() == [["x/stray.txt", "no image"]]

@@ -27,7 +27,7 @@ from sklearn.preprocessing import StandardScaler
 from kit import competition, metrics, recipe, settings
 from kit.combine import baselines
 from kit.competition import Competition, FoldPlan, Tables
-from kit.files import read_strings, write_table
+from kit.files import digest, read_strings, write_table
 from kit.learn import models
 from kit.learn.dataset import labelled
 from kit.learn.fit import Fit
@@ -75,7 +75,7 @@ def systems(epochs: int) -> list[System]:
         ("train.oversample", str(1000 * (FOLDS - 1) // FOLDS)),
         ("train.precision", "bf16"),
     )
-    name = f"the seed's network, {epochs} of 40 epochs, one fold of three"
+    name = f"the seed's network, bf16, {epochs} of 40 epochs, one fold of three"
     return [System("the kit's default, frozen lite0"), System(name, ("leukemia-seed",), seed, judged=1)]
 
 
@@ -100,24 +100,27 @@ def out_of_fold(task: Competition, data: Path, work: Path, workers: int, judged:
 
     What was computed before is found again.
     """
-    kept = work / f"{task.group}.csv"
+    run = Run(task, task.name, data, work, workers=workers, fold_table=work / f"{task.group}-folds.csv")
+    for stage in ("fold", "tile"):
+        execute(run, stage)
+    # By all that they follow from: other settings or images are computed anew.
+    known = {name: str(value) for name, value in settings.known(task).items()}
+    key = digest([run.key("fold"), run.key("tile"), known, judged])[:12]
+    kept = work / f"{task.group}-{key}.csv"
     if not kept.is_file():
-        run = Run(task, task.name, data, work, workers=workers, fold_table=work / f"{task.group}-folds.csv")
-        for stage in ("fold", "tile"):
-            execute(run, stage)
         images = labelled(run)
-        parts = [_predicted(run, images, fold) for fold in fold_names(images)[:judged]]
+        parts = [_predicted(run, images, fold, key) for fold in fold_names(images)[:judged]]
         write_table(kept, images[["fold"]].join(pd.concat(parts)).reset_index())
     table = read_strings(kept).set_index("image_id").sort_index()
     return table.assign(**{f"p_{name}": pd.to_numeric(table[f"p_{name}"]) for name in task.classes})
 
 
-def _predicted(run: Run, images: pd.DataFrame, fold: str) -> pd.DataFrame:
+def _predicted(run: Run, images: pd.DataFrame, fold: str, key: str) -> pd.DataFrame:
     """The images of a fold, as the run's one model says that was fitted without them."""
     (model,) = models.of_run(run)
     torch.set_num_threads(run.threads)
     fit = Fit(run, model, images[images["fold"] != fold], f"{model.purpose} fold {fold}")
-    network = train(fit, run.work / f"{run.competition.group}-{fold}.ckpt")
+    network = train(fit, run.work / f"{run.competition.group}-{key}-{fold}.ckpt")
     mine = images.index[images["fold"] == fold]
     values = predict_images(run, model, network, "train", mine.to_numpy(dtype=object))
     return pd.DataFrame(values, mine, [f"p_{name}" for name in run.competition.classes])
@@ -204,10 +207,16 @@ def conclusions(found: Found, judges: Mapping[str, Judge]) -> list[str]:
 
 
 def _price(name: str, found: Found, judges: Mapping[str, Judge]) -> str:
-    """What a system loses when what it is judged on is kept apart."""
+    """What a system loses when what it is judged on is kept apart.
+
+    The folds of two splits hold other images: of a system that is judged on a part of them, a difference
+    would be of the images too, and none is told.
+    """
     share = {
         split: judge.right(found[name, split]) for split, judge in judges.items() if (name, split) in found
     }
+    if len(share) > 1 and any(np.isnan(right).any() for right in share.values()):
+        return f"{name}: judged on other images in every split, so that no price can be told"
     means = {split: float(np.nanmean(right)) for split, right in share.items()}
     lost = [
         f"{100 * (means['image'] - mean):.1f} points of it are lost by {split}"

@@ -1,27 +1,38 @@
 r"""A data set of MedMNIST with its own split: blood cells of 28 or 64 pixels, an ``.npz`` file as shipped.
 
 python run_all.py tests/real/medmnist.py --data bloodmnist_64.npz --weights mobilenetv2_100=FILE
-python tests/real/medmnist.py bloodmnist_64.npz submissions/bloodmnist/RUN/submission.csv RESULTS
+python -m tests.real.medmnist bloodmnist_64.npz submissions/bloodmnist/RUN/submission.csv RESULTS
 
 The first command learns from ``train`` and ``val``, of which folds are made, and predicts ``test``; the
-second writes what it says there as a result file of MedMNIST's evaluator.
+second writes what it says there as a result file of MedMNIST's evaluator (Yang et al. 2023): a row an image,
+its number and its probabilities.
+
+``{flag}_{split}_[AUC]{auc:.3f}_[ACC]{acc:.3f}@{run}.csv`` has no header; images are numbered as in the
+``.npz`` file. AUC is the mean of every class against the rest, ACC the share of the most probable class.
 """
 
 from __future__ import annotations
 
+import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from PIL import Image
 
-from kit.combine import medmnist
 from kit.competition import Competition, FoldPlan, Tables, TileGrid, Training, Tuning
 from kit.competitions.blood_cells import CLASSES
-from kit.files import write_file
-from kit.metrics import LogLoss
+from kit.errors import DataError, SettingError
+from kit.files import read_strings, write_file, write_text
+from kit.metrics import Array, LogLoss, area_under_curve
 
+SPLITS = ("train", "val", "test")
+NAME = re.compile(
+    r"(?P<flag>\w+?)_(?P<split>train|val|test)_\[AUC\](?P<auc>[\d.]+)_\[ACC\](?P<acc>[\d.]+)@(?P<run>.+)\.csv"
+)
 # Our tables, and the splits in them; MedMNIST numbers the classes in the same order.
 PLACES = {"train": ("train", "val"), "test": ("test",)}
 
@@ -36,7 +47,7 @@ def load(data: Path) -> Tables:
 
 def _rows(data: Path, split: str) -> pd.DataFrame:
     """The images of a split, named by it and their number."""
-    labels, pictures = medmnist.labels_of(data, split), np.load(data / f"{split}_images.npy", mmap_mode="r")
+    labels, pictures = labels_of(data, split), np.load(data / f"{split}_images.npy", mmap_mode="r")
     ids = [f"{split}_{n:05d}" for n in range(len(labels))]
     for name, picture in zip(ids, pictures, strict=True):
         path = data / "pictures" / f"{name}.png"
@@ -68,11 +79,106 @@ BLOODMNIST = Competition(
 )
 
 
+@dataclass(frozen=True)
+class Result:
+    """A result file: what its name says, and its probabilities ``(n, K)`` in the order of the data set."""
+
+    flag: str
+    split: str
+    run: str
+    auc: float
+    acc: float
+    probabilities: Array
+
+
+def labels_of(file: Path, split: str) -> NDArray[np.int64]:
+    """The labels ``(n,)`` of a split of a MedMNIST file, or of a folder that it was unpacked into.
+
+    Raises:
+        DataError: the file has no such split.
+        SettingError: MedMNIST has no such split.
+    """
+    if split not in SPLITS:
+        raise SettingError(f"MedMNIST has no split '{split}'", f"it has {', '.join(SPLITS)}")
+    try:
+        if file.is_dir():
+            found = np.load(file / f"{split}_labels.npy")
+        else:
+            with np.load(file) as content:
+                found = content[f"{split}_labels"]
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(f"{file} has no {split}_labels", "give the .npz file as MedMNIST ships it") from error
+    return np.asarray(found).reshape(-1).astype(np.int64)
+
+
+def scores(labels: NDArray[np.int64], probabilities: Array) -> tuple[float, float]:
+    """AUC and ACC, as MedMNIST's evaluator has them."""
+    return area_under_curve(labels, probabilities), float((probabilities.argmax(axis=1) == labels).mean())
+
+
+def write(
+    folder: Path, flag: str, split: str, labels: NDArray[np.int64], probabilities: Array, run: str = "kit"
+) -> Path:
+    """Write a result file, named by its scores.
+
+    Raises:
+        SettingError: MedMNIST has no such split.
+        DataError: there is not one row a label.
+    """
+    if split not in SPLITS:
+        raise SettingError(f"MedMNIST has no split '{split}'", f"it has {', '.join(SPLITS)}")
+    if len(labels) != len(probabilities):
+        raise DataError(
+            f"{len(probabilities)} rows of probabilities for {len(labels)} labels of {flag} {split}",
+            "predict every image of the split once, in its order",
+        )
+    auc, acc = scores(labels, probabilities)
+    path = folder / f"{flag}_{split}_[AUC]{auc:.3f}_[ACC]{acc:.3f}@{run}.csv"
+    write_text(path, pd.DataFrame(probabilities).to_csv(header=False, lineterminator="\n"))
+    return path
+
+
+def read(path: Path) -> Result:
+    """Read a result file; its rows may be in any order.
+
+    Raises:
+        DataError: its name or its rows are not as MedMNIST's.
+    """
+    name = NAME.fullmatch(path.name)
+    hint = "it is written {flag}_{split}_[AUC]{auc:.3f}_[ACC]{acc:.3f}@{run}.csv, without a header"
+    if name is None:
+        raise DataError(f"{path.name} is not the name of a MedMNIST result", hint)
+    try:
+        rows = pd.read_csv(path, header=None, index_col=0, dtype=np.float64)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}", hint) from error
+    if sorted(rows.index) != list(range(len(rows))) or rows.isna().to_numpy().any():
+        raise DataError(f"{path}: its {len(rows)} rows do not number the images from 0 on", hint)
+    said = name.groupdict()
+    numbers = float(said["auc"]), float(said["acc"])
+    return Result(said["flag"], said["split"], said["run"], *numbers, rows.sort_index().to_numpy())
+
+
+def ordered(table: Path, ids: list[str], classes: tuple[str, ...]) -> Array:
+    """The probabilities ``(n, K)`` of a submission, in the order of ``ids``.
+
+    Raises:
+        DataError: one has no row.
+    """
+    rows = read_strings(table)
+    rows = rows.set_index(rows.columns[0])
+    if missing := [name for name in ids if name not in rows.index]:
+        raise DataError(
+            f"{table} has no row '{missing[0]}' ({len(missing)} are missing)", "predict the whole split"
+        )
+    return rows.loc[ids, list(classes)].to_numpy(dtype=np.float64)
+
+
 def result(data: Path, submission: Path, folder: Path, flag: str = "bloodmnist") -> Path:
     """A submission of the test split as a result file."""
-    labels = medmnist.labels_of(data, "test")
+    labels = labels_of(data, "test")
     ids = [f"test_{n:05d}" for n in range(len(labels))]
-    return medmnist.write(folder, flag, "test", labels, medmnist.ordered(submission, ids, CLASSES))
+    return write(folder, flag, "test", labels, ordered(submission, ids, CLASSES))
 
 
 if __name__ == "__main__":

@@ -80,6 +80,21 @@ def test_the_conclusion_is_computed_from_the_numbers() -> None:
     assert said.endswith("than colours and textures tell: no network, under any split")
 
 
+def test_no_price_is_told_of_a_system_that_is_judged_on_other_images_in_every_split() -> None:
+    found, judges = made()
+    other = found["net", "stain"].copy()
+    other[:200] = np.nan
+    said = leukemia.conclusions({**found, ("part", "stain"): other}, judges)
+    assert "part: judged on other images in every split, so that no price can be told" in said
+    assert not any(line.startswith("part") and "lost by" in line for line in said)
+
+
+def test_the_networks_name_says_what_was_shortened() -> None:
+    _, seed = leukemia.systems(12)
+    assert all(word in seed.name for word in ("bf16", "12 of 40 epochs", "one fold of three"))
+    assert leukemia.systems(12)[1].folder != leukemia.systems(25)[1].folder
+
+
 def test_the_table_has_an_interval_for_every_number_and_a_dash_where_there_is_none() -> None:
     shown = leukemia.table(*made()).splitlines()
     assert shown[0].split() == ["by", "image", "by", "stain"] and len(shown) == 7

@@ -91,7 +91,8 @@ def test_every_class_has_precision_recall_and_f1_and_the_share_that_is_right_its
     rows = cells(html, "Every class on its own")
     assert {row[0] for row in rows[-2:]} == {"A", "B"}
     assert all(0 <= float(row[1]) <= 1 for row in rows[-2:])
-    assert "% of the units are right (" in html
+    assert "% are right, units weighted as the metric does (" in html
+    assert "in 15 equal bins, weighted likewise" in html
 
 
 def test_a_site_without_a_class_has_a_blank_score_and_not_a_number(html: str) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from kit.combine import medmnist
 from kit.competition import find
 from kit.data import open_data
 from kit.errors import DataError
+from tests.real import medmnist
 
 ROOT = Path(__file__).parents[2]
 TASK = ROOT / "tests" / "real" / "medmnist.py"
@@ -70,12 +71,13 @@ def test_a_medmnist_file_is_a_competition_with_its_own_split(tmp_path: Path) -> 
 
 def test_a_submission_becomes_a_result_file(tmp_path: Path) -> None:
     data = open_data(made(tmp_path), tmp_path / "work")
-    task = importlib.util.spec_from_file_location("medmnist_task", TASK)
-    assert task is not None and task.loader is not None
-    task.loader.exec_module(module := importlib.util.module_from_spec(task))
     ids = [f"test_{n:05d}" for n in range(8)]
-    table = pd.DataFrame(np.eye(8) * 0.92 + 0.01, columns=list(module.CLASSES))
+    table = pd.DataFrame(np.eye(8) * 0.92 + 0.01, columns=list(medmnist.CLASSES))
     table.insert(0, "image_id", ids)
     table.iloc[::-1].to_csv(tmp_path / "submission.csv", index=False)
-    path = module.result(data, tmp_path / "submission.csv", tmp_path / "results")
+    words = [str(data), str(tmp_path / "submission.csv"), str(tmp_path / "results")]
+    command = [sys.executable, "-m", "tests.real.medmnist", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    (path,) = (tmp_path / "results").iterdir()
+    assert done.stdout.strip() == str(path)
     assert path.name == "bloodmnist_test_[AUC]1.000_[ACC]1.000@kit.csv"
