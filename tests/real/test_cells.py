@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kit import folds, state
+from kit.commands import COMMANDS
 from kit.competition import find
 from kit.files import read_strings
 from kit.read import duplicates
@@ -47,7 +48,7 @@ def test_the_held_out_cells_are_313_of_each_kind_and_none_has_a_copy(tmp_path: P
 def test_the_near_pairs_of_leukemia_are_neighbours_in_number(tmp_path: Path) -> None:
     run = Run(find("leukemia"), "leukemia", DATA / "leukemia", tmp_path)
     parser = argparse.ArgumentParser()
-    duplicates.options(parser)
+    COMMANDS["duplicates"].options(parser)
     duplicates.run(run, parser.parse_args(["--near"]))
     pairs = read_strings(run.folder("duplicates") / "pairs.csv")
     equal, near = (pairs[pairs["kind"] == kind] for kind in ("bytes", "near"))
