@@ -244,8 +244,10 @@ def test_control_c_ends_the_processes_of_a_local_cluster(tasks: object, tmp_path
     )
     (tmp_path / "main.py").write_text(program)
     process = subprocess.Popen(
-        [sys.executable, "main.py"], stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+        [sys.executable, "main.py"], stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # What a shell starts in the background ignores Ctrl-C, and so would all that the tests start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     until = time.monotonic() + 60
     while not list(tmp_path.glob("began-*")) and time.monotonic() < until:
         time.sleep(0.1)
