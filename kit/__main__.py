@@ -278,7 +278,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         "--oof": FILES
         | {
             "help": "out-of-fold predictions made elsewhere, for combine and evaluate; of a file with several"
-            " models a column: NAME=FILE:COLUMN"
+            " models a column: NAME=FILE:COLUMN, the probability of the last class unless it names the first"
         },
         "--test": FILES | {"help": "their test predictions, under the same names"},
         "--meta": {

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kit.errors import DataError, listed
+from kit.competition import Competition
+from kit.errors import DataError, SettingError, listed
 from kit.files import numbers, read_strings
 from kit.metrics import Array
 
@@ -55,6 +56,21 @@ def check(table: pd.DataFrame, nothing: str = NOTHING) -> pd.DataFrame:
     for one, other in (("class_id", "finding"), ("finding", "class_id"), ("image_id", "size")):
         _check_one_value(found.assign(size=_sizes(found)), one, other)
     return found
+
+
+def found(task: Competition, data: Path) -> pd.DataFrame:
+    """The checked table of findings of a competition.
+
+    Raises:
+        SettingError: it declares none.
+        DataError: the table breaks a rule.
+    """
+    if task.boxes is None:
+        raise SettingError(
+            f"{task.name} has no annotations: it has no table of findings",
+            "declare boxes=..., a loader of that table; see kit.boxes",
+        )
+    return check(task.boxes(data))
 
 
 def with_sizes(

@@ -13,11 +13,11 @@ from kit.files import read_strings
 log = logging.getLogger("kit")
 
 
-def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+def read_table(path: Path, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> pd.DataFrame:
     """Read a table as shipped, every cell as text, and check its columns.
 
-    Columns beyond ``columns`` are reported and ignored. Line numbers in later messages count the
-    header as line 1.
+    The ``optional`` ones are taken where all of them are there; others are reported and ignored. Line
+    numbers in later messages count the header as line 1.
 
     Raises:
         DataError: the file is absent or unreadable, or lacks a column.
@@ -34,6 +34,7 @@ def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
             f" must be there; it has {', '.join(map(str, table.columns))}",
             "use the table as the competition ships it",
         )
+    columns += optional if set(optional) <= set(table) else ()
     if extra := [str(name) for name in table.columns if name not in columns]:
         log.warning("%s: the extra columns %s are ignored", path, ", ".join(extra))
     table = table[list(columns)]

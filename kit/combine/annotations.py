@@ -49,10 +49,7 @@ def run(run: Run, options: argparse.Namespace) -> Said:
         DataError: the table of findings breaks a rule.
     """
     task = run.competition
-    if task.boxes is None:
-        known = "declare boxes=..., a loader of its table of findings; see kit.boxes"
-        raise SettingError(f"{task.name} has no annotations: its declaration names no boxes", known)
-    table = task.boxes(run.data)
+    table = boxes.found(task, run.data)
     folder: Path = options.out or run.folder("annotations")
     resamples = task.second_level.resamples
     content = counts(run, table) | {"labels": labels_by(table)}

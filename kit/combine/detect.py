@@ -90,11 +90,7 @@ class Job:
     @cached_property
     def boxes(self) -> pd.DataFrame:
         """The findings of the training images, checked."""
-        task = self.run.competition
-        if task.boxes is None:
-            message = f"{task.name} has no table of findings, and its submissions are no boxes"
-            raise SettingError(message, "name a competition whose declaration says boxes=...")
-        return findings.check(task.boxes(self.run.data))
+        return findings.found(self.run.competition, self.run.data)
 
     @cached_property
     def rules(self) -> Rules:

@@ -16,7 +16,6 @@ import pandas as pd
 
 from kit import boxes
 from kit.competition import Competition, Demo, FoldPlan, Tables, TileGrid, Training
-from kit.files import read_strings
 from kit.metrics import LogLoss
 from kit.tables import first_of, read_optional, read_table
 
@@ -55,9 +54,7 @@ def findings(data: Path) -> pd.DataFrame:
 
 def _raw(data: Path) -> pd.DataFrame:
     """The annotations as text, with the columns of `kit.boxes`; width and height where they are there."""
-    path = first_of(data, NAMES)
-    known = path.is_file() and set(boxes.SIZES) <= set(read_strings(path))
-    table = read_table(path, (*COLUMNS, *(boxes.SIZES if known else ())))
+    table = read_table(first_of(data, NAMES), COLUMNS, optional=boxes.SIZES)
     table = table.rename(columns={v: k for k, v in THEIRS.items()})
     table.attrs["theirs"] = THEIRS
     return table

@@ -29,7 +29,7 @@ from kit.competition import Competition
 from kit.errors import ImageError, SettingError
 from kit.files import write_table
 from kit.parallel import run_all
-from kit.read.picture import Picture, read_bytes
+from kit.read.picture import original, read_bytes
 from kit.read.reader import Reader, opener
 from kit.state import Run
 
@@ -125,7 +125,7 @@ def _look(task: Competition, path: str) -> Look | None:
         with opener(task.reader)(Path(path), task.tiles) as image:
             _refuse_slides(task, image)
             # As the file has it: steps may make all pictures alike, or one picture two.
-            pixels = image.original if isinstance(image, Picture) else image.overview(1)
+            pixels = original(image)
     except (ImageError, OSError):
         return None
     grey = cv2.resize(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), (LARGE, LARGE), interpolation=cv2.INTER_AREA)

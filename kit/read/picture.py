@@ -11,7 +11,12 @@ from typing import Self
 import numpy as np
 
 from kit.files import split_archive
-from kit.read.reader import ImageMissing, Pixels, resized
+from kit.read.reader import ImageMissing, Pixels, Reader, resized
+
+
+def original(image: Reader) -> Pixels:
+    """The whole image as its file has it, uint8 (height, width, 3), whatever steps have made of it since."""
+    return image.original if isinstance(image, Picture) else image.overview(1)
 
 
 class Picture:

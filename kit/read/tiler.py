@@ -17,7 +17,7 @@ from kit import files, seeds
 from kit.competition import TileGrid
 from kit.errors import ImageError, KitError, SettingError
 from kit.read import appearance, budget, grid, recipes, sections, shortcuts, store, tissue
-from kit.read.picture import Picture
+from kit.read.picture import original
 from kit.read.reader import ImageMissing, ImageRefused, Pixels, Reader, check_steps, opener, resized
 from kit.read.recipes import Bag, Cut, Findings
 from kit.state import Run
@@ -121,13 +121,13 @@ class Tiler:
         """
         side = self.wanted.size
         pixels = resized(image.overview(1), side, side)
-        original = image.original if isinstance(image, Picture) else image.overview(1)
-        whole = resized(original, side, side)
+        shipped = original(image)
+        whole = resized(shipped, side, side)
         background = tissue.background_colour(whole)
         header = self._header(source, image, 1.0, background)
-        header |= {"width": original.shape[1], "height": original.shape[0]}
+        header |= {"width": shipped.shape[1], "height": shipped.shape[0]}
         header |= shortcuts.measure(whole, tissue.tissue_mask(whole, background))
-        header["appearance"] = appearance.measure(original)
+        header["appearance"] = appearance.measure(shipped)
         zero, longer = np.zeros(1, np.int64), np.array([max(image.size)])
         return store.packed(header, [pixels], zero, zero, longer, np.ones(1, np.float32))
 
