@@ -24,9 +24,8 @@ from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
-from tqdm.auto import tqdm
-
 from kit.errors import SettingError, StageError
+from kit.progress import Bar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -111,7 +110,7 @@ def run_all(
         task = _There(function, os.getcwd())
         found: dict[int, Result] = {}
         suspects: list[int] = []
-        with tqdm(total=len(items), desc=what, unit="image", disable=len(items) < 2) as bar:
+        with Bar(total=len(items), desc=what, unit="image", disable=len(items) < 2) as bar:
             for n, outcome in _ended(client, task, dict(enumerate(items))):
                 if outcome is None:
                     suspects.append(n)

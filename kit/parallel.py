@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Generic, TypeVar, cast
 
 import joblib
-from tqdm.auto import tqdm
 
 from kit import cluster
+from kit.progress import Bar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -78,7 +78,7 @@ def run_all(
     pool = joblib.Parallel(n_jobs=max(1, workers), prefer="threads", return_as="generator")
     try:
         results = pool(joblib.delayed(task)(item) for item in items)
-        found = list(tqdm(results, total=len(items), desc=what, unit="image", disable=len(items) < 2))
+        found = list(Bar(results, total=len(items), desc=what, unit="image", disable=len(items) < 2))
     finally:
         task.stop()
     if task.failure is not None:

@@ -12,13 +12,15 @@ import json
 import platform
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from tqdm.std import tqdm
 
 from kit import settings
 from kit.competition import Competition, Tables
@@ -315,6 +317,16 @@ def show(run: Run, name: str) -> None:
     say = getattr(STAGES[name].load(), "show", None)
     if say is not None:
         print(say(run))
+
+
+def spent(run: Run, names: Sequence[str]) -> str:
+    """What the stages took, when they were run, and the most memory that one held."""
+    state = read_state(run.work)
+    records = {name: state[name] for name in names}
+    each = [f"{name} {tqdm.format_interval(record['seconds'])}" for name, record in records.items()]
+    total = tqdm.format_interval(sum(record["seconds"] for record in records.values()))
+    most = max(record["peak_mib"] for record in records.values())
+    return f"time: {total} ({', '.join(each)}); memory: {most:,} MiB"
 
 
 def environment() -> dict[str, str]:

@@ -9,12 +9,12 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from kit.boxes import CORNERS, has_box, iou, nothing_class
 from kit.combine.fusion import Whole, fuse, nms
 from kit.errors import SettingError
 from kit.metrics import Array
+from kit.progress import Bar
 
 Method = Literal["fuse", "nms"]
 COLUMNS = ("image_id", "finding", "class_id", "readers", "panel", "share", *CORNERS)
@@ -97,7 +97,7 @@ def _drawn(table: pd.DataFrame, panel: pd.Series[int], threshold: float, method:
     boxes, labels = table[list(CORNERS)].to_numpy(dtype=np.float64), table["class_id"].to_numpy()
     readers = panel.reindex(names).tolist()
     rows = np.split(np.argsort(image, kind="stable"), np.cumsum(np.bincount(image))[:-1])
-    shown = tqdm(zip(rows, readers, strict=False), "consensus", len(names), leave=False, mininterval=0.5)
+    shown = Bar(zip(rows, readers, strict=False), "consensus", len(names), leave=False, mininterval=0.5)
     parts = [_of_image(boxes[at], labels[at], reader[at], many, threshold, method) for at, many in shown]
     kept = np.repeat(np.arange(len(names)), np.array([len(shares) for _, shares, _ in parts], dtype=np.int64))
     corners, share, label = (np.concatenate(found) for found in zip((boxes[:0], [], []), *parts, strict=True))

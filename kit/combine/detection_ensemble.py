@@ -7,12 +7,12 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from kit.boxes import CORNERS
 from kit.combine.detections import COLUMNS, DOT, IMAGE
 from kit.combine.fusion import fuse, nms
 from kit.errors import DataError, SettingError
+from kit.progress import Bar
 
 How = Literal["wbf", "nms"]
 QUICK = 2000  # images that need no progress bar
@@ -52,7 +52,7 @@ def fused(
     ends = np.cumsum(np.bincount(place, minlength=len(images)))[:-1]
     values = all_boxes[[*CORNERS, "score", "class_id", "source"]].to_numpy(dtype=np.float64)[order]
     parts = []
-    for rows in tqdm(np.split(values, ends), desc="fusing", unit="image", disable=len(images) < QUICK):
+    for rows in Bar(np.split(values, ends), desc="fusing", unit="image", disable=len(images) < QUICK):
         boxes, scores = rows[:, :4], rows[:, 4]
         labels, source = rows[:, 5].astype(np.int64), rows[:, 6].astype(np.int64)
         if how == "wbf":

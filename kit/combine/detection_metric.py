@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from tqdm.auto import tqdm
 
 from kit.boxes import CLASSES, CORNERS, has_box, paired_iou
 from kit.combine.detections import DOT, IMAGE
 from kit.metrics import Array, Bootstrap
+from kit.progress import Bar
 
 Grader = Literal["voc", "mle-bench"]
 THRESHOLD = 0.4
@@ -263,7 +263,7 @@ def resampled(many: Sequence[Curves], groups: NDArray[np.object_], resamples: in
     count = int(min(resamples, max(FEWEST, WORK / max(terms, 1))))
     bootstrap = Bootstrap(groups, count, seed)
     blocks, found = range(0, count, BLOCK), []
-    for first in tqdm(blocks, desc="resampling images", unit="block", disable=terms * count < WORK / 4):
+    for first in Bar(blocks, desc="resampling images", unit="block", disable=terms * count < WORK / 4):
         drawn = bootstrap.counts[first : first + BLOCK].astype(np.float64)
         weights = np.ascontiguousarray(drawn[:, bootstrap.which].T)
         found.append(np.stack([one.mean(weights) for one in many]))

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
-from tqdm.auto import tqdm
 
 from kit import folds, settings
 from kit.combine import baselines, choose, rivals, side
@@ -29,6 +28,7 @@ from kit.combine.units import Level, gather, joins_own, labels_of
 from kit.errors import DataError
 from kit.files import read_strings, write_json, write_table
 from kit.metrics import Array
+from kit.progress import Bar
 from kit.state import Run
 
 VERSION = 3
@@ -193,7 +193,7 @@ def score_oof(problem: Problem, scores: Scores) -> None:
     default, names = problem.default, [*problem.rivals, problem.default]
     add_raw(problem.level, problem.level.oof, scores)
     quick = problem.rows.X.size < SLOW and default in choose.candidates(len(problem.run.competition.classes))
-    for name in tqdm(names, desc="second level", unit="method", disable=quick):
+    for name in Bar(names, desc="second level", unit="method", disable=quick):
         kind = "default" if name == default else "pool"
         scores.add(name, kind, problem.nested(name, problem.outer), True)
     if (reason := _site_reason(problem.frame.assign(site=problem.sites))) is None:

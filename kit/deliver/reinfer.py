@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
 
 from kit import folds, parallel
 from kit.deliver.case import LIBRARIES, Case, find_images, quietly
@@ -28,6 +27,7 @@ from kit.learn import models, predict
 from kit.learn.models import Model
 from kit.learn.train import fold_names, weights_path
 from kit.learn.weights import expand
+from kit.progress import Bar
 from kit.read import tiles
 from kit.read.tiler import Tiler
 from kit.state import Run
@@ -180,7 +180,7 @@ def predicted_again(run: Run, sample: Sample) -> tuple[pd.DataFrame, dict[str, p
     test, train = (sorted(usable.loc[usable["split"] == split, "image_id"]) for split in ("test", "train"))
     parts: dict[str, list[pd.DataFrame]] = {file: [] for file in TABLES}
     torch.set_num_threads(run.threads)
-    with tqdm(total=len(todo) * len(names), desc="predicting", unit="fold") as bar:
+    with Bar(total=len(todo) * len(names), desc="predicting", unit="fold") as bar:
         for given in todo:
             for fold in names:
                 model, network = predict.recorded(run, given, fold), predict.load_network(run, given, fold)

@@ -18,7 +18,6 @@ from urllib.parse import quote
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from kit.files import digest, read_arrays, write_arrays
 from kit.learn import backbones, encode, preprocess, views
@@ -27,6 +26,7 @@ from kit.learn.dataset import ids_with_tiles, ranges, turned_copies
 from kit.learn.encode import Passes, device
 from kit.learn.models import Model
 from kit.learn.weights import find_weights, load_weights, weights_digest
+from kit.progress import Bar
 from kit.read import store
 from kit.read.store import Tiles
 from kit.state import Run
@@ -132,7 +132,7 @@ def embeddings(run: Run, model: Model, split: str, turns: Iterable[int] = (0,)) 
     parts = [[_kept(path, mine) for path in paths] for paths, mine in zip(files, chunks, strict=True)]
     if any(view is None for part in parts for view in part):
         network = frozen_encoder(run, model)
-        with tqdm(total=len(ids), desc=f"embedding {split}, {model.backbone.encoder}", unit="image") as bar:
+        with Bar(total=len(ids), desc=f"embedding {split}, {model.backbone.encoder}", unit="image") as bar:
             for mine, paths, part in zip(chunks, files, parts, strict=True):
                 _complete(run, model, network, split, mine, paths, part, wanted)
                 bar.update(len(mine))

@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
-from tqdm.auto import tqdm
 
 from kit import seeds
 from kit.errors import DataError, StageError
@@ -27,6 +26,7 @@ from kit.learn.bags import BagModel
 from kit.learn.dataset import labelled
 from kit.learn.embed import standardise, stored
 from kit.learn.models import Model
+from kit.progress import Bar
 from kit.state import Run, finished
 
 # Inverse ridge for features of squared norm 1: that of the untuned frozen head (train.ridge is 0.5), and
@@ -123,7 +123,7 @@ def _out_of_fold(run: Run, images: pd.DataFrame, features: NDArray[np.float32]) 
     classes = run.competition.classes
     fold, y = images["fold"].to_numpy(), images["y"].to_numpy(dtype=np.int64)
     found = np.zeros((len(images), len(classes)))
-    for name in tqdm(sorted(set(fold)), desc="leak price", unit="fold"):
+    for name in Bar(sorted(set(fold)), desc="leak price", unit="fold"):
         held = fold == name
         with threadpool_limits(1):  # sums depend on the number of threads
             found[held] = probe(features[~held], y[~held], features[held])

@@ -15,14 +15,14 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from io import StringIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
-from tqdm.auto import tqdm
 
 from kit.competition import Training
 from kit.errors import SettingError, did_you_mean
 from kit.files import write_text
+from kit.progress import Bar
 
 STEPS = 50  # steps a row
 SAME = ("epoch", "step", "loss", "inner_loss", "rate", "bags")  # the same in every run
@@ -59,7 +59,7 @@ class Monitor:
 
     def __init__(self, path: Path | None = None, title: str = "", logs: Iterable[str] = ()) -> None:
         self.path, self.rows = path, _read(path)
-        self.bar: tqdm[Any] = tqdm(desc=title, unit="image", disable=not title, leave=False)
+        self.bar: Bar = Bar(desc=title, unit="image", disable=not title, leave=False)
         self.further = [_writer(name, path, title) for name in logs if name != "csv"] if path else []
         self.start = time.perf_counter()
         self.waited = self.tiles = self.bags = 0.0

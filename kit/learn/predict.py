@@ -21,7 +21,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
-from tqdm.auto import tqdm
 
 from kit.competition import Training
 from kit.errors import DataError
@@ -32,6 +31,7 @@ from kit.learn.dataset import Ids, ids_with_tiles, labelled
 from kit.learn.models import Model
 from kit.learn.train import fold_names, weights_path
 from kit.learn.weights import find_weights
+from kit.progress import Bar
 from kit.read.store import Tiles
 from kit.state import Run
 
@@ -72,7 +72,7 @@ def run(run: Run) -> list[Path]:
     kept: list[Path] = []
     names = fold_names(images)
     todo = plan.kept(run)
-    with tqdm(total=len(todo) * len(names), desc="predicting", unit="fold") as bar:
+    with Bar(total=len(todo) * len(names), desc="predicting", unit="fold") as bar:
         for given in todo:
             attended = attention.Attended()
             for fold in names:

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from tqdm.auto import tqdm
 
 from kit import processes
 from kit.processes import Process
+from kit.progress import Bar
 
 BEAT = 15.0  # seconds from one sign of life to the next
 STALE = 60.0  # seconds without one after which a process of another machine is taken for dead
@@ -144,7 +144,7 @@ def forget(storage: BaseStorage, names: list[str]) -> list[Process]:
     return sorted(owners, key=str)
 
 
-def work(storage: BaseStorage, searches: list[Search], bar: tqdm[Any]) -> None:
+def work(storage: BaseStorage, searches: list[Search], bar: Bar) -> None:
     """Fill the free slots of all searches, together with any other processes; returns when none is left.
 
     Alone, it fills them in order. With others, it goes first where nobody else is: a trial that is drawn

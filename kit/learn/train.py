@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import save
-from tqdm.auto import tqdm
 
 from kit import seeds, settings, state
 from kit.competition import Training
@@ -49,6 +48,7 @@ from kit.learn.models import Model
 from kit.learn.monitor import Monitor
 from kit.learn.plan import Job
 from kit.learn.weights import check_attached, find_weights
+from kit.progress import Bar
 from kit.state import Run
 
 VERSION = needs.VERSION  # the stage does nothing else
@@ -178,7 +178,7 @@ def _fit_all(run: Run, images: pd.DataFrame, jobs: Sequence[Job]) -> tuple[list[
     """Fit what is not there yet; the files, and what went wrong."""
     chosen = json.loads((run.folder("tune") / "best.json").read_text())
     outputs, failures = [], []
-    for model, fold in tqdm(jobs, desc="training", unit="fold", disable=bool(ranks.rank())):
+    for model, fold in Bar(jobs, desc="training", unit="fold", disable=bool(ranks.rank())):
         rows = images[(images["role"] == "fold") & (images["fold"] != fold)]
         tuned = model.having(chosen[model.name][fold]["settings"])
         try:

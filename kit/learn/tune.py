@@ -22,7 +22,6 @@ import sqlalchemy
 import torch
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
-from tqdm.auto import tqdm
 
 from kit import folds, state
 from kit.errors import SettingError, StageError, StorageError
@@ -35,6 +34,7 @@ from kit.learn.storage import journal_path, masked, open_storage
 from kit.learn.study import Search, Trials
 from kit.learn.train import fold_names
 from kit.learn.train import reads as train_inputs
+from kit.progress import Bar
 from kit.state import Run
 
 VERSION = 5
@@ -115,7 +115,7 @@ def run(run: Run) -> list[Path]:
 
 def _work(storage: BaseStorage, searches: list[Search], what: str) -> None:
     if searches:
-        with tqdm(total=sum(search.slots for search in searches), desc=what, unit="trial") as bar:
+        with Bar(total=sum(search.slots for search in searches), desc=what, unit="trial") as bar:
             study.work(storage, searches, bar)
 
 

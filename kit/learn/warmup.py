@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
 
 from kit import seeds
 from kit.errors import DataError, SettingError
@@ -36,6 +35,7 @@ from kit.learn.dataset import Ids
 from kit.learn.encode import device
 from kit.learn.models import Model
 from kit.learn.optimise import cosine
+from kit.progress import Bar
 from kit.read import store
 from kit.read.tiles import load_images
 from kit.state import Run
@@ -276,7 +276,7 @@ class Warmup:
         order = Order(len(self.ids), self.steps, first, self.epochs, self.run.seed, self.purpose)
         batches = self._batches(order)
         network.train()
-        for epoch in tqdm(range(first, self.epochs), desc=self.purpose, unit="epoch"):
+        for epoch in Bar(range(first, self.epochs), desc=self.purpose, unit="epoch"):
             # What dropout draws must not depend on where a stopped run went on.
             torch.manual_seed(seeds.number(self.run.seed, self.purpose, "dropout", epoch))
             steps = []
