@@ -156,6 +156,20 @@ class Demo:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """Something that was said of the data elsewhere, for `explore` to hold against them.
+
+    fact: the number that decides, by its name on the page: ``section.name``.
+    low, high: between what, both included, it would have to be.
+    """
+
+    said: str
+    fact: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Tables:
     """The tables of a competition. All cells are strings, and every frame is indexed by id.
 
@@ -193,6 +207,8 @@ class Competition:
     second_level: SecondLevel = field(default_factory=SecondLevel)
     demo: Demo = field(default_factory=Demo)
     boxes: Callable[[Path], pd.DataFrame] | None = None  # findings drawn on training images; see kit.boxes
+    glossary: tuple[tuple[str, str], ...] = ()  # words of the field and what they mean, for `explore`
+    claims: tuple[Claim, ...] = ()  # said elsewhere, and held against the data by `explore`
 
     def tables(self, data: Path) -> Tables:
         """Load, check and rename the tables of a data folder.

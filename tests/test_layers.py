@@ -28,7 +28,7 @@ HEAVY = {"torch", "torchvision", "timm", "openslide", "tifffile", "accelerate", 
 
 
 def imported(tree: ast.AST, deep: bool = True) -> set[str]:
-    """Dotted names of what a file imports; not inside functions unless ``deep``."""
+    """Dotted names of what a file imports; unless ``deep``, not in functions, nor for type checkers alone."""
     found: set[str] = set()
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import):
@@ -36,7 +36,10 @@ def imported(tree: ast.AST, deep: bool = True) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
-        elif deep or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        elif deep or not (
+            isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            or (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+        ):
             found |= imported(node, deep)
     return found
 

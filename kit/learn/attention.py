@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 from kit.errors import StageError
 from kit.files import read_arrays, write_arrays
-from kit.learn.models import Model
 from kit.state import Run
+
+if TYPE_CHECKING:
+    from kit.learn.models import Model  # which needs torch; whoever reads the shares does not
 
 Shares = NDArray[np.float32]
 SPLITS = ("test", "train")  # that are predicted

@@ -18,7 +18,7 @@ import pandas as pd
 
 from kit.files import read_strings
 from kit.metrics import Array
-from kit.show import plots
+from kit.show import score_plots
 from kit.show.tables import Table
 from kit.show.verdict import number
 from kit.state import Run
@@ -120,4 +120,4 @@ def chart(n: int, name: str, fits: Sequence[Fitted]) -> str:
     last = float(np.mean([fit.loss[-1] for fit in fits]))
     label = f"Learning curves of {name}: {len(fits)} fits, mean training loss of the last epoch {last:.3f}"
     curves = [(fit.loss, fit.inner) for fit in fits]
-    return plots.learning(f"learning-{n}", label, name, curves)
+    return score_plots.learning(f"learning-{n}", label, name, curves)

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import matplotlib
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from kit.read.reader import Pixels, resized
 from kit.read.store import Tiles
 from kit.read.tissue import KINDS, TISSUE
+from kit.show.layout import GAP, WHITE, Colour, bordered, framed, joined, lettering, written
 from kit.show.verdict import percent
 
-Colour: TypeAlias = tuple[int, int, int]
 Place: TypeAlias = tuple[float, float]
 
 HIGH = 700  # pixels of a panel's height, at most; a thumbnail is made larger, so that lines are fine
 WIDE = 1500  # ... and of its width, where the two panels are one below the other
 BESIDE = 1.25  # width over height up to which the panels are side by side
 LEAST = 1200  # pixels of a sheet's width, so that its words have room
-GAP, MARGIN = 18, 28
+MARGIN = 28
 STRIP = 8  # tiles that are shown, and numbered on the panel
 ALONE = 600  # pixels of the longer side of a photograph
 SMALL = 360  # pixels of the longer side of a thumbnail on the page
@@ -35,7 +32,6 @@ SPAN = 3.0  # doublings from the middle of its scale to an end
 TINT = 0.55  # how much of a pixel's colour tells its kind
 INK: Colour = (29, 35, 41)
 MUTED: Colour = (92, 103, 115)
-WHITE: Colour = (255, 255, 255)
 # Okabe and Ito (2008): told apart with any colour vision. Tissue has the lightest; grey is not of theirs.
 PALETTE: Mapping[str, Colour] = {
     "tissue": (86, 180, 233),
@@ -101,15 +97,15 @@ def _twice(tiles: Tiles, overview: Pixels, mark: Callable[[Pixels, View], Pixels
     beside = overview.shape[1] <= BESIDE * overview.shape[0]
     view = View.of(tiles, overview, HIGH * BESIDE if beside else WIDE, HIGH)
     plain = resized(overview, view.width, view.height)
-    return _joined([_framed(plain), _framed(mark(_grey(plain), view))], axis=1 if beside else 0)
+    return joined([framed(plain), framed(mark(_grey(plain), view))], axis=1 if beside else 0)
 
 
-def small(tiles: Tiles) -> Pixels:
+def small(tiles: Tiles, side: int = SMALL) -> Pixels:
     """The overview with artefacts, sections and tiles, as a thumbnail: uint8 (H, W, 3)."""
     overview = tiles.thumbnail()
     if not overview.size:
-        return _single(tiles, SMALL)
-    view = View.of(tiles, overview, SMALL, SMALL)
+        return _single(tiles, side)
+    view = View.of(tiles, overview, side, side)
     picture = resized(overview, view.width, view.height)
     picture = _tinted(picture, tiles.kinds_map(), range(TISSUE + 1, len(KINDS)))
     return _with_tiles(_with_sections(picture, tiles, view, 0), tiles, view, numbers=False)
@@ -128,19 +124,34 @@ def attended(tiles: Tiles, shares: NDArray[np.float32], title: str, facts: Itera
     overview = tiles.thumbnail()
     if not overview.size:
         return _sheet(_single(tiles, ALONE), [], title, facts)
-    times = shares / (tiles.weight / tiles.weight.sum()).clip(1e-9)
+    times = times_even(tiles, shares)
     both = _twice(tiles, overview, lambda grey, view: _with_heat(grey, tiles, view, times))
     width = max(both.shape[1], LEAST)
     order = np.argsort(-times, kind="stable").tolist()
     scale = f"1/{2**SPAN:.0f} or less on the left, 1 in the middle, {2**SPAN:.0f} or more on the right"
-    below = [_words([(f"Times its even share: {scale}", _font(19), INK)], width), _bar(width)]
+    below = [written([(f"Times its even share: {scale}", lettering(19), INK)], width), _bar(width)]
     for heading, chosen in (("most", order[:STRIP]), ("least", order[STRIP:][-STRIP:])):
         captions = {place: f"{place + 1} · {times[place]:.2g} ×" for place in chosen}
         below += _row(tiles, captions, f"The tiles that counted {heading}: number · times", width)
     return _sheet(both, below, title, facts)
 
 
-def _heat_of(times: NDArray[Any]) -> NDArray[np.uint8]:
+def times_even(tiles: Tiles, shares: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How many times its even share, that of its weight, each tile counted ``(T,)``."""
+    return np.asarray(shares / (tiles.weight / tiles.weight.sum()).clip(1e-9), np.float32)
+
+
+def small_attended(tiles: Tiles, shares: NDArray[np.float32], side: int = SMALL) -> Pixels:
+    """The grey overview with the tiles in the colours of what they counted, as a thumbnail."""
+    overview = tiles.thumbnail()
+    if not overview.size:
+        return _single(tiles, side)
+    view = View.of(tiles, overview, side, side)
+    grey = _grey(resized(overview, view.width, view.height))
+    return _with_heat(grey, tiles, view, times_even(tiles, shares))
+
+
+def heat_of(times: NDArray[Any]) -> NDArray[np.uint8]:
     """Colours ``(..., 3)``: the logarithm of how many times its share a tile counted."""
     place = 0.5 + np.log2(np.maximum(times, 2.0**-SPAN)) / (2 * SPAN)
     found: NDArray[np.uint8] = matplotlib.colormaps[HEAT](place, bytes=True)[..., :3]
@@ -149,14 +160,14 @@ def _heat_of(times: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _bar(width: int) -> Pixels:
     """The colours of the scale: uint8 (20, width, 3)."""
-    return _heat_of(2 ** np.tile(np.linspace(-SPAN, SPAN, width), (20, 1)))
+    return heat_of(2 ** np.tile(np.linspace(-SPAN, SPAN, width), (20, 1)))
 
 
 def _with_heat(picture: Pixels, tiles: Tiles, view: View, times: NDArray[np.float32]) -> Pixels:
     """The tiles filled with the colours of what they counted, the highest on top."""
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image, "RGBA")
-    for place, colour in zip(np.argsort(times, kind="stable"), _heat_of(np.sort(times)), strict=True):
+    for place, colour in zip(np.argsort(times, kind="stable"), heat_of(np.sort(times)), strict=True):
         draw.rectangle(_box(tiles, view, int(place)), (*colour.tolist(), 190), (*INK, 90))
     return np.asarray(image)
 
@@ -208,14 +219,14 @@ def _tinted(picture: Pixels, kinds: NDArray[np.uint8], codes: Iterable[int]) -> 
 def _with_sections(picture: Pixels, tiles: Tiles, view: View, core: int) -> Pixels:
     """The outlines of the sections: dark with a white core of some pixels."""
     picture = np.ascontiguousarray(picture)
-    for lines in _outlines(tiles, view).values():
+    for lines in outlines(tiles, view).values():
         cv2.polylines(picture, lines, True, INK, core + 3 if core else 1, cv2.LINE_AA)
         if core:
             cv2.polylines(picture, lines, True, WHITE, core, cv2.LINE_AA)
     return picture
 
 
-def _outlines(tiles: Tiles, view: View) -> dict[int, list[NDArray[np.int32]]]:
+def outlines(tiles: Tiles, view: View) -> dict[int, list[NDArray[np.int32]]]:
     """The outer edges of each section, (n, 1, 2) pixels of the panel each."""
     numbers, found = tiles.sections_map(), {}
     for number in np.unique(numbers[numbers > 0]).tolist():
@@ -227,12 +238,12 @@ def _outlines(tiles: Tiles, view: View) -> dict[int, list[NDArray[np.int32]]]:
 
 def _with_names(picture: Pixels, tiles: Tiles, view: View) -> Pixels:
     """The name of each section above it, within the picture."""
-    image, font = Image.fromarray(picture), _font(26, bold=True)
-    draw, outlines = ImageDraw.Draw(image), _outlines(tiles, view)
+    image, font = Image.fromarray(picture), lettering(26, bold=True)
+    draw, found = ImageDraw.Draw(image), outlines(tiles, view)
     for section, name in section_names(tiles).items():
-        if section not in outlines:  # too small for the stored picture
+        if section not in found:  # too small for the stored picture
             continue
-        x, y = name_place(outlines[section])
+        x, y = name_place(found[section])
         room = font.getlength(name) / 2 + 5
         at = float(np.clip(x, room, max(room, image.width - room))), max(y - 6, 32)
         draw.text(at, name, INK, font, anchor="ms", stroke_width=4, stroke_fill=WHITE)
@@ -250,7 +261,7 @@ def _with_tiles(picture: Pixels, tiles: Tiles, view: View, numbers: bool) -> Pix
     """The squares of the tiles; the first, which is the best of most recipes, has the strongest line."""
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image, "RGBA")  # blends with what is there
-    font = _font(17, bold=True)
+    font = lettering(17, bold=True)
     for place in reversed(range(len(tiles))):
         left, top, right, bottom = _box(tiles, view, place)
         strength = round(255 - 150 * place / max(1, len(tiles) - 1))
@@ -290,7 +301,7 @@ def _share(value: float) -> str:
 
 def _legend(named: Sequence[tuple[str, str]], width: int) -> Pixels:
     """The entries in as many lines as they need: uint8 (H, width, 3)."""
-    font, line = _font(19), 34
+    font, line = lettering(19), 34
     places: list[tuple[int, int]] = []
     x, y = 0, 0
     for _, words in named:
@@ -340,60 +351,18 @@ def _row(tiles: Tiles, captions: Mapping[int, str], heading: str, width: int) ->
         return []
     side = min((width - (STRIP - 1) * GAP) // STRIP, 2 * int(tiles.header["grid"]["size"]))
     cells = [
-        _joined([resized(tile, side, side), _words([(words, _font(16), MUTED)], side)], axis=0, gap=6)
+        joined([resized(tile, side, side), written([(words, lettering(16), MUTED)], side)], axis=0, gap=6)
         for tile, words in zip(tiles.decode(list(captions)), captions.values(), strict=True)
     ]
-    return [_words([(heading, _font(19), INK)], width), _joined(cells, axis=1)]
+    return [written([(heading, lettering(19), INK)], width), joined(cells, axis=1)]
 
 
 def _sheet(picture: Pixels, below: Sequence[Pixels], title: str, facts: Iterable[str]) -> Pixels:
     """Title, facts, picture and the rest, one below the other, with a margin."""
     width = max(LEAST, picture.shape[1], *(part.shape[1] for part in below), 0)
-    lines = [(title, _font(32, bold=True), INK), *((fact, _font(20), MUTED) for fact in facts if fact)]
-    rows = _joined([_words(lines, width), picture, *below], axis=0)
-    return _bordered(rows, MARGIN, WHITE)
-
-
-def _words(lines: Sequence[tuple[str, ImageFont.FreeTypeFont, Colour]], width: int) -> Pixels:
-    """Lines of words, wrapped: uint8 (H, width, 3)."""
-    wrapped = []
-    for words, font, colour in lines:
-        room = max(1, int(width * len(words) / max(1.0, font.getlength(words) * 1.05)))
-        wrapped += [(part, font, colour) for part in textwrap.wrap(words, room, replace_whitespace=False)]
-    height = sum(round(1.4 * font.size) for _, font, _ in wrapped)
-    image = Image.new("RGB", (width, max(1, height)), WHITE)
-    draw, y = ImageDraw.Draw(image), 0
-    for part, font, colour in wrapped:
-        draw.text((0, y), part, colour, font)
-        y += round(1.4 * font.size)
-    return np.asarray(image)
-
-
-def _framed(picture: Pixels) -> Pixels:
-    """With a thin line around, since glass may be as white as the sheet."""
-    return _bordered(picture, 1, (205, 211, 217))
-
-
-def _bordered(picture: Pixels, wide: int, colour: Colour) -> Pixels:
-    height, width = picture.shape[:2]
-    framed = np.full((height + 2 * wide, width + 2 * wide, 3), colour, np.uint8)
-    framed[wide:-wide, wide:-wide] = picture
-    return framed
-
-
-def _joined(parts: Sequence[Pixels], axis: int, gap: int = GAP) -> Pixels:
-    """Pictures side by side (axis 1) or one below the other, on white."""
-    longest = max(part.shape[1 - axis] for part in parts)
-    padded = []
-    for place, part in enumerate(parts):
-        after = [(0, longest - part.shape[1 - axis])] * 2
-        after[axis] = (0, gap if place < len(parts) - 1 else 0)
-        padded.append(np.pad(part, [*after, (0, 0)], constant_values=255))
-    return np.concatenate(padded, axis)
-
-
-@cache
-def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """The font that comes with matplotlib: the same letters on every machine."""
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
+    lines = [
+        (title, lettering(32, bold=True), INK),
+        *((fact, lettering(20), MUTED) for fact in facts if fact),
+    ]
+    rows = joined([written(lines, width), picture, *below], axis=0)
+    return bordered(rows, MARGIN, WHITE)

@@ -26,6 +26,7 @@ KINDS = {
     "limit": "best possible",
 }
 SETS = {"oof": "Out of fold", "holdout": "Held out"}
+FEW = 3  # classes up to which each has a column of its own in a table of units
 MOST = 500  # rows of a list that could be as long as the data
 WIDE = 30  # models of a matrix
 
@@ -68,7 +69,7 @@ def scores(content: Mapping[str, Any], part: str) -> Table:
     return Table(SETS.get(part, part), head, rows, frozenset({1, 5}), strong)
 
 
-def bins(name: str, found: Sequence[Bin]) -> Table:
+def bins(name: str, found: Sequence[Bin], whose: str = "") -> Table:
     """A reliability diagram in numbers."""
     rows = [
         (
@@ -81,20 +82,21 @@ def bins(name: str, found: Sequence[Bin]) -> Table:
         for n, b in enumerate(found, 1)
     ]
     head = ("bin", "units", "predicted", "observed", "95 % interval")
-    return Table(f"Reliability of P({name})", head, rows)
+    return Table(f"Reliability of P({name}){whose}", head, rows)
 
 
 def confusion(
     counts: NDArray[np.int64], classes: Sequence[str], caption: str = "True and most probable class"
 ) -> Table:
-    """True against most probable class."""
+    """True against most probable class; of more than a few classes the columns have bare names."""
     totals = counts.sum(axis=1)
     shares = counts / np.maximum(totals, 1)[:, None]
     rows = [
         (name, *map(str, counts[n].tolist()), str(totals[n]), percent(shares[n, n]))
         for n, name in enumerate(classes)
     ]
-    head = ("true class", *(f"predicted {name}" for name in classes), "units", "correct")
+    named = [f"predicted {name}" if len(classes) <= FEW else name for name in classes]
+    head = ("true class", *named, "units", "correct")
     return Table(caption, head, rows, shares=tuple(tuple(row) for row in shares.tolist()))
 
 
@@ -121,30 +123,41 @@ def shade(value: float) -> float:
 def parts(caption: str, what: str, found: Sequence[Part], classes: Sequence[str]) -> Table:
     """Units, classes and score of each fold or site; the largest, where there are very many."""
     kept = sorted(found, key=lambda part: -sum(part.counts))[:MOST] if len(found) > MOST else found
-    rows = [
-        (
-            part.name or "(not known)",
-            str(sum(part.counts)),
-            *map(str, part.counts),
-            number(part.score),
-            span({"low": part.low, "high": part.high}),
-        )
-        for part in kept
-    ]
-    head = (what, "units", *classes, "score", "95 % interval")
-    return Table(caption, head, rows, left_out=len(found) - len(kept))
+    rows = []
+    for part in kept:
+        counts = tuple(map(str, part.counts))
+        score = (number(part.score), span({"low": part.low, "high": part.high}))
+        units = (part.name or "(not known)", str(sum(part.counts)))
+        # Many counts would push the score out of sight.
+        rows.append((*units, *counts, *score) if len(classes) <= FEW else (*units, *score, *counts))
+    score_head = ("score", "95 % interval")
+    heads = (*classes, *score_head) if len(classes) <= FEW else (*score_head, *classes)
+    return Table(caption, (what, "units", *heads), rows, left_out=len(found) - len(kept))
 
 
 def mistakes(scored: Scored, classes: Sequence[str], unit: str, site: str) -> Table:
-    """The units that the default got most wrong."""
-    rows = []
+    """The units that the default got most wrong; of many classes only the true and the likeliest one."""
+    sited, rows = bool((scored.frame["site"] != "").any()), []
     for n in worst(scored):
-        values = [number(float(p), 3) for p in scored.probabilities[n]]
-        about = scored.frame.iloc[n]
-        loss, where = number(float(scored.losses[n]), 3), about["site"] or "(not known)"
-        rows.append((str(about.name), classes[scored.labels[n]], *values, loss, where))
-    head = (unit, "label", *(f"p({name})" for name in classes), "−ln p", site or "site")
-    return Table("The units that were most wrong", head, rows, frozenset({1, len(head) - 1}))
+        about, label = scored.frame.iloc[n], int(scored.labels[n])
+        loss = number(float(scored.losses[n]), 3)
+        where = (about["site"] or "(not known)",) if sited else ()
+        rows.append((str(about.name), classes[label], *_said(scored, n, classes), loss, *where))
+    columns = [f"p({name})" for name in classes]
+    if len(classes) > FEW:
+        columns = ["likeliest class", "its probability", "that of the label"]
+    head = (unit, "label", *columns, "−ln p", *((site or "site",) if sited else ()))
+    words = {1} | ({2} if len(classes) > FEW else set()) | ({len(head) - 1} if sited else set())
+    return Table("The units that were most wrong", head, rows, frozenset(words))
+
+
+def _said(scored: Scored, n: int, classes: Sequence[str]) -> tuple[str, ...]:
+    """What was said of a unit: every probability, or of many the largest and that of its label."""
+    values = [float(p) for p in scored.probabilities[n]]
+    if len(classes) <= FEW:
+        return tuple(number(p, 3) for p in values)
+    top = int(np.argmax(values))
+    return classes[top], number(values[top], 3), number(values[int(scored.labels[n])], 3)
 
 
 def statuses(images: pd.DataFrame) -> Table:

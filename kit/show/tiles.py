@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import quote
 
 import cv2
-import jinja2
 import numpy as np
 import pandas as pd
 
@@ -25,10 +24,10 @@ from kit.read import store
 from kit.read.reader import Pixels
 from kit.read.tiles import load_images
 from kit.show import sheet
+from kit.show.page import render
 from kit.show.verdict import percent
 from kit.state import Run
 
-TEMPLATE = Path(__file__).with_name("tiles.html.j2")
 HEAVY = 25_000  # bytes of a thumbnail, at most: a page of 750 is then below 20 MB
 QUALITIES = (75, 60, 45, 30, 15, 5)
 PNG = (
@@ -85,12 +84,9 @@ def pictures(run: Run, ids: Sequence[str] = ()) -> str:
 
 def page(run: Run, cards: Sequence[Card]) -> str:
     """The contact sheet as text: what went wrong first, then all images by id."""
-    loader = jinja2.FileSystemLoader(TEMPLATE.parent)
-    # Every id and reason comes from someone's files: all text is escaped.
-    made = jinja2.Environment(
-        autoescape=True, loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return made.get_template(TEMPLATE.name).render(
+    return render(
+        "tiles.html.j2",
+        alone=False,
         run=run,
         counts=_counts(cards),
         failed=[card for card in cards if card.status != "ok"],
@@ -171,12 +167,12 @@ def _drawn(source: Path, target: Path, labels: dict[str, str], row: dict[str, An
             return card(row["status"], row["reason"])
         return card("damaged", f"{error.message}; {error.hint}")
     write_bytes(picture, _encoded(".png", drawn, PNG))
-    write_bytes(thumbnail, _thumbnail(light))
+    write_bytes(thumbnail, webp(light))
     links = [quote(path.relative_to(target).as_posix()) for path in (picture, thumbnail)]
     return card(row["status"], row["reason"], picture=links[0], thumbnail=links[1], size=light.shape[1::-1])
 
 
-def _thumbnail(picture: Pixels) -> bytes:
+def webp(picture: Pixels) -> bytes:
     """As WebP of the best quality that is light enough."""
     for quality in QUALITIES:
         stream = _encoded(".webp", picture, (cv2.IMWRITE_WEBP_QUALITY, quality))

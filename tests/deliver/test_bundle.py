@@ -161,9 +161,12 @@ def test_a_bundle_names_no_place_of_this_machine(made: Path, place: Path) -> Non
 
 def test_the_code_is_the_package_and_the_declaration_with_its_own_modules(run: Run, made: Path) -> None:
     names = zipfile.ZipFile(made / "inputs/code/kit-code.whl").namelist()
-    assert {"kit/__init__.py", "kit/show/report.html.j2", "task/my_task.py", "task/my_columns.py"} <= set(
-        names
-    )
+    assert {
+        "kit/__init__.py",
+        "kit/show/pages/report.html.j2",
+        "task/my_task.py",
+        "task/my_columns.py",
+    } <= set(names)
     assert [name for name in names if "__pycache__" in name or "secret" in name] == []
     assert [name for name in names if name.startswith("task/")] == ["task/my_columns.py", "task/my_task.py"]
 

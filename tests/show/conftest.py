@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from kit.combine import second_level
 from kit.competition import Competition, SecondLevel, Tables
 from kit.deliver import submit
-from kit.files import write_table
+from kit.files import digest, read_strings, write_json, write_table
 from kit.metrics import Metric, WeightedLogLoss
 from kit.show import report
 from kit.state import External, Run
@@ -95,3 +96,24 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, str]:
 @pytest.fixture
 def html(made: tuple[Run, str]) -> str:
     return made[1]
+
+
+@pytest.fixture
+def own_run(tmp_path: Path, make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run with models of its own: what the first level would have written, by hand."""
+    monkeypatch.setattr(Run, "key", lambda self, name: digest([name]))
+    run = replace(make_run(), external=External(), fold_table=tmp_path / "folds.csv")
+    table = run.tables.train.reset_index().drop(columns="path")
+    rows = np.arange(len(table))
+    role = np.where(rows >= 50, "holdout", "fold")
+    table = table.assign(role=role, fold=np.where(rows < 50, rows % 5, -1), fold_site="")
+    table["fold"] = table["fold"].astype(str).replace("-1", "")
+    write_table(tmp_path / "folds.csv", table)
+    found = read_strings(tmp_path / "oof.csv").assign(model="net", seed=0, fold=table["fold"])
+    found["unit_id"] = table["unit_id"]
+    for name, part in (("oof", found[:50]), ("holdout", found[50:]), ("test", found[:4])):
+        write_table(run.folder("predict") / f"{name}.csv", part)
+    seen = {"inputs": {"images": 5, "digest": "d" * 64}}
+    record = {"key": "k" * 64, "seconds": 83.0, "peak_mib": 1234, "outputs": {}, "ingredients": seen}
+    write_json(run.work / "state.json", dict.fromkeys(("predict", "tile", "train"), record))
+    return run

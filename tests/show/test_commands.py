@@ -11,7 +11,7 @@ import pandas as pd
 from kit import settings
 from kit.competition import Competition, SecondLevel, Tables, TileGrid, Training, find
 from kit.metrics import LogLoss
-from kit.show.report import changed_settings, command
+from kit.show.sections.reproduce import changed_settings, command
 from kit.state import External, Run
 
 FAR = Path("somewhere") / "else"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from kit.show.diagnosis import roc
+from kit.metrics import row_losses
+from kit.show.diagnosis import Scored, best, least_sure, precision_recall, roc, worst
 
 
 def test_a_roc_curve_has_the_area_that_the_score_table_prints() -> None:
@@ -23,3 +25,29 @@ def test_a_roc_curve_has_the_area_that_the_score_table_prints() -> None:
 
 def test_a_class_without_a_unit_has_no_curve() -> None:
     assert roc(np.zeros(5, dtype=bool), np.linspace(0, 1, 5)) is None
+
+
+def test_a_precision_recall_curve_by_hand() -> None:
+    hit, predicted = np.array([True, False, True, False]), np.array([0.9, 0.8, 0.7, 0.1])
+    found = precision_recall(hit, predicted)
+    assert found is not None
+    assert found.area == pytest.approx((1 + 2 / 3) / 2)  # the precision where each hit is found
+    assert found.prevalence == 0.5
+    at = dict(zip(found.recall.tolist(), found.precision.tolist(), strict=True))  # the last of equal recalls
+    assert at[0.5] == pytest.approx(1 / 2) and at[1.0] == pytest.approx(1 / 2)
+    assert found.recall[0] == 0 and (np.diff(found.recall) >= 0).all()
+
+
+def test_a_long_curve_is_thinned_and_one_without_a_unit_is_none() -> None:
+    draw = np.random.default_rng(0)
+    found = precision_recall(draw.random(5000) < 0.1, draw.random(5000))
+    assert found is not None and len(found.recall) == 200
+    assert precision_recall(np.zeros(5, dtype=bool), np.linspace(0, 1, 5)) is None
+
+
+def test_the_least_sure_units_are_those_with_the_evenest_probabilities() -> None:
+    values = np.array([[0.9, 0.1, 0.0], [0.4, 0.3, 0.3], [0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])
+    labels = np.zeros(4, np.int64)
+    scored = Scored(pd.DataFrame(), labels, values, np.full(4, 0.25), row_losses(labels, values))
+    assert least_sure(scored).tolist() == [1, 2, 0, 3]
+    assert best(scored).tolist() == [3, 0, 2, 1] == worst(scored)[::-1].tolist()

@@ -10,8 +10,8 @@ import pytest
 
 from kit.combine.reliability import reliability
 from kit.show.diagnosis import Curve, roc
-from kit.show.plots import Dot, curve, intervals, score_range
-from kit.show.plots import reliability as reliability_chart
+from kit.show.score_plots import Dot, curve, intervals, score_range
+from kit.show.score_plots import reliability as reliability_chart
 
 
 def dots_chart(name: str = "a", first: str = "resnet") -> str:

@@ -6,28 +6,20 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from kit import state
-from kit.files import digest, read_strings, write_json, write_table
+from kit.files import write_json, write_table
 from kit.metrics import LogLoss
 from kit.show import report
 from kit.state import External, Run
+from tests.show.reading import cells
 
 Make = Callable[..., Run]
 Finish = Callable[[Run], str]
-
-
-def cells(html: str, caption: str) -> list[list[str]]:
-    """The body of the table with that caption."""
-    body = html.split(f"<caption>{caption}</caption>")[1].split("</table>")[0]
-    body = body.split("<tbody>")[1]
-    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in body.split("<tr")[1:]]
-    return [[str(cell) for cell in row] for row in rows]
 
 
 def test_the_page_begins_with_the_score_that_combine_wrote(made: tuple[Run, str]) -> None:
@@ -53,7 +45,8 @@ def test_the_table_of_scores_has_every_row_and_marks_what_is_submitted(
     assert [row[:3] for row in found][-1] == ["constant", "baseline", "0.6931"]
     assert [row[0] for row in found] == [row["name"] for row in rows]
     assert [row[0] for row in found if row[1] == "submitted"] == ["ridge pool"]
-    marked = re.findall(r'<tr class="strong"><th scope="row">([^<]*)', html)
+    table = html.split("<caption>Out of fold</caption>")[1].split("</table>")[0]
+    marked = re.findall(r'<tr class="strong"><th scope="row">([^<]*)', table)
     assert marked == ["ridge pool"]
 
 
@@ -132,6 +125,11 @@ def test_several_classes_have_a_chart_each_and_at_most_eight(make_run: Make, fin
     assert len(re.findall(r'aria-label="Reliability of P\([^"]*"\s+style="max', html)) == 8
     assert html.count('aria-label="ROC curve of') == 8
     assert "Charts are of the commonest classes" in html
+    # A table of units has no column a class where there are many.
+    for row in cells(html, "The units that were most wrong"):
+        assert row[1] in classes and row[2] in classes and float(row[3]) >= float(row[4]) and len(row) == 7
+    fold = cells(html, "By fold")[0]
+    assert re.fullmatch(r"\d\.\d{4}", fold[2]) and sum(map(int, fold[4:])) == int(fold[1])
     assert len(html) < 2_000_000
 
 
@@ -147,27 +145,6 @@ def test_without_tiles_tuning_and_manifest_the_page_is_still_made(make_run: Make
     assert 'id="tuning"' not in html
     assert 'id="times"' not in html
     assert "numpy" in html
-
-
-@pytest.fixture
-def own_run(tmp_path: Path, make_run: Make, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A run with models of its own: what the first level would have written, by hand."""
-    monkeypatch.setattr(Run, "key", lambda self, name: digest([name]))
-    run = replace(make_run(), external=External(), fold_table=tmp_path / "folds.csv")
-    table = run.tables.train.reset_index().drop(columns="path")
-    rows = np.arange(len(table))
-    role = np.where(rows >= 50, "holdout", "fold")
-    table = table.assign(role=role, fold=np.where(rows < 50, rows % 5, -1), fold_site="")
-    table["fold"] = table["fold"].astype(str).replace("-1", "")
-    write_table(tmp_path / "folds.csv", table)
-    found = read_strings(tmp_path / "oof.csv").assign(model="net", seed=0, fold=table["fold"])
-    found["unit_id"] = table["unit_id"]
-    for name, part in (("oof", found[:50]), ("holdout", found[50:]), ("test", found[:4])):
-        write_table(run.folder("predict") / f"{name}.csv", part)
-    seen = {"inputs": {"images": 5, "digest": "d" * 64}}
-    record = {"key": "k" * 64, "seconds": 83.0, "peak_mib": 1234, "outputs": {}, "ingredients": seen}
-    write_json(run.work / "state.json", dict.fromkeys(("predict", "tile", "train"), record))
-    return run
 
 
 def test_our_own_models_show_their_images_tuning_times_and_held_out_score(
@@ -197,7 +174,7 @@ def test_our_own_models_show_their_images_tuning_times_and_held_out_score(
     assert "1 of 2 fits use settings that the search found" in html
     assert cells(html, "Time and memory by stage")[0] == ["tile", "1 min 23 s", "1,234"]
     assert "On 10 held-out units" in html
-    assert html.count("<figcaption>") == 2
+    assert html.count("<figcaption>") == 6  # scores of two sets, differences, weights, time, memory
     assert "python run_all.py my_task.py --data DIR --folds folds.csv" in html
 
 
