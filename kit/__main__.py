@@ -21,7 +21,6 @@ from kit.parallel import cores
 from kit.stage_options import STAGE_OPTIONS, add_scheduler
 from kit.state import STAGES, External, Run
 
-RESERVED = ("explore", "view")
 log = logging.getLogger("kit")
 
 
@@ -119,13 +118,12 @@ def run_flow(arguments: list[str] | None = None) -> None:
         state.execute(run, stage.name, force=stage.name in options.force)
     for name in wanted:
         state.show(run, name)
+    print(state.spent(run, wanted))
 
 
 def check_stage(arguments: list[str]) -> None:
     """Say which stage may have been meant, before argparse lists its choices."""
     name = next((word for word in arguments if not word.startswith("-")), "")
-    if name in RESERVED:
-        raise SettingError(f"the stage {name} does not work yet", f"known: {', '.join(STAGES)}")
     known = [*STAGES, *COMMANDS]
     if name and name not in known:
         raise SettingError(f"there is no stage '{name}'", did_you_mean(name, known))

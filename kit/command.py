@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from math import inf
 
 from kit.state import Run
@@ -38,6 +39,16 @@ class Lone:
     help: str
     options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], Said]
+
+
+def room(module: str) -> Callable[[Run, argparse.Namespace], Said]:
+    """The ``run`` of a module of a room, which is imported when it is asked for."""
+
+    def run(run: Run, options: argparse.Namespace) -> Said:
+        said: Said = import_module(module).run(run, options)
+        return said
+
+    return run
 
 
 def at_least(least: int, most: float = inf) -> Callable[[str], int]:

@@ -1,4 +1,4 @@
-"""The commands beside the stages: those that judge, and those that hand a run over.
+"""The commands beside the stages: those that show, judge, and hand a run over.
 
 Nothing that they write is read by a stage. The rooms that do the work are imported when they are asked for.
 """
@@ -14,6 +14,7 @@ from kit import competition
 from kit.command import MODELS, Command, Lone, Said, at_least, number
 from kit.data_commands import DATA_COMMANDS
 from kit.errors import StageError
+from kit.show_commands import SHOW_COMMANDS
 from kit.state import Run
 
 SCORES: dict[str, Any] = {"type": float, "metavar": "SCORE"}
@@ -226,6 +227,7 @@ def _ledger(options: argparse.Namespace) -> Said:
 COMMANDS: dict[str, Command | Lone] = {
     command.name: command
     for command in (
+        *SHOW_COMMANDS,
         *DATA_COMMANDS,
         Command(
             "evaluate", "can this score be trusted? sites, calibration, alarms", _evaluate_options, _evaluate

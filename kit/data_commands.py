@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 
-from kit.command import MODELS, Command, Said, at_least, share
-from kit.state import Run
+from kit.command import MODELS, Command, at_least, room, share
 
 Options = Callable[[argparse.ArgumentParser], None]
 NEAR = 0.95  # least correlation of two pictures that are near-equal
@@ -166,13 +164,7 @@ def _detect_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _command(name: str, text: str, options: Options, module: str) -> Command:
-    """One whose work is ``run`` of a module of a room, which is imported when it is asked for."""
-
-    def run(run: Run, options: argparse.Namespace) -> Said:
-        said: Said = import_module(module).run(run, options)
-        return said
-
-    return Command(name, text, options, run, (), (*MODELS, "--duplicates"))
+    return Command(name, text, options, room(module), (), (*MODELS, "--duplicates"))
 
 
 DATA_COMMANDS = (

@@ -135,10 +135,6 @@ def test_a_word_that_does_not_exist_is_refused_with_what_does(
     refused(*words, *given, says=says)
 
 
-def test_a_stage_that_is_still_to_come_is_told_from_a_wrong_word(refused: Refused) -> None:
-    refused("explore", "strip-ai", says=["the stage explore does not work yet"])
-
-
 def test_a_folder_of_weights_stands_for_its_files(data: Path, tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "resnet18.safetensors").write_bytes(b"")

@@ -21,11 +21,22 @@ from pathlib import Path
 import pandas as pd
 
 from kit import class_folders
-from kit.competition import Competition, Demo, FoldPlan, Tables, TileGrid, Training, Tuning
+from kit.competition import Claim, Competition, Demo, FoldPlan, Tables, TileGrid, Training, Tuning
 from kit.metrics import LogLoss
 
 CLASSES = ("Benign", "Early", "Pre", "Pro")
 BLOCK = 80  # numbers that are kept together
+# What a report says that trained on them; `kit explore` holds it against the data.
+CLAIMS = (
+    Claim("There are 3,242 images", "folders.images", 3242, 3242),
+    *(
+        Claim(f"{count:,} of them are of class {name}", f"labels.images.{name}", count, count)
+        for name, count in zip(CLASSES, (504, 985, 963, 804), strict=True)
+    ),
+    Claim("They are of 89 people", "folders.people", 89, 89),  # nobody can count people without names
+    Claim("All images are 224 px wide: none is narrower", "sizes.width.min", 224, 224),
+    Claim("All images are 224 px wide: none is wider", "sizes.width.max", 224, 224),
+)
 
 
 def load(data: Path) -> Tables:
@@ -60,4 +71,5 @@ LEUKEMIA = Competition(
     training=Training(layers="all", bag=1, lr=3e-2, ridge=0.2, augment=1.0, oversample=800),
     tuning=Tuning(trials=0),
     demo=Demo(module="kit.demo.smears", patients=480, test_patients=0, settings=(("train.oversample", "0"),)),
+    claims=CLAIMS,
 )

@@ -1,0 +1,1 @@
+"""One page about the data, before anything is trained."""
