@@ -29,12 +29,24 @@ CLAIMS = (
     Claim("16.18 % of the image numbers are outliers", "numbers.image_num.outlier_share", 0.1617, 0.1619),
     Claim("All quartiles of the image number are 0", "numbers.image_num.q3", 0, 0),
     Claim(
-        "Size goes with the label above all: AUC .7 or more", "shortcuts.scores.width and height.auc", 0.7, 1
+        "Size and label have a predominant relation (read as: size alone has an AUC of 0.7 or more)",
+        "shortcuts.scores.width and height.auc",
+        0.7,
+        1,
     ),
-    Claim("Most are about 40,000 px high: the median is, to a tenth", "sizes.height.median", 36e3, 44e3),
+    Claim(
+        "Most are about 40,000 px high (read as: the median is, to a tenth)",
+        "sizes.height.median",
+        36e3,
+        44e3,
+    ),
     Claim("Center 11 has only 7 images of LAA", "crosstabs.counts.center_id.11.LAA", 7, 7),
-    Claim("Center 7 is more even: 40 to 60 % are LAA", "crosstabs.shares.center_id.7.LAA", 0.4, 0.6),
-    Claim("Center 3 is more even: 40 to 60 % are LAA", "crosstabs.shares.center_id.3.LAA", 0.4, 0.6),
+    Claim(
+        "Center 7 is more even (read as: 40 to 60 % are LAA)", "crosstabs.shares.center_id.7.LAA", 0.4, 0.6
+    ),
+    Claim(
+        "Center 3 is more even (read as: 40 to 60 % are LAA)", "crosstabs.shares.center_id.3.LAA", 0.4, 0.6
+    ),
 )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from kit.__main__ import main
 from kit.competition import find
 from kit.show.explore import annotated, examples, findings, geometry, glossary, preparation, tsne
 from kit.show.explore.claims import checked
@@ -69,6 +72,23 @@ def drawn(data: Data) -> tuple[Section, float]:
     found = tsne.section(data)
     assert found is not None
     return found, time.process_time() - start
+
+
+def test_the_page_counts_labels_and_says_that_size_and_readers_tell_them(tmp_path: Path) -> None:
+    words = ["--data", str(DATA), "--out", str(tmp_path), "--work", str(tmp_path / "work"), "--map", "0"]
+    assert main(["explore", "vinbigdata", *words, "--images", "1"]) == 0
+    html = (tmp_path / "explore.html").read_text()
+    assert len(html) < 10e6
+    (text,) = re.findall(r'<script type="application/json" id="facts">(.*?)</script>', html, re.DOTALL)
+    facts: dict[str, Any] = json.loads(text)
+    assert facts["labels"]["images"] == {"abnormal": 4394, "normal": 10606}
+    assert facts["sizes"]["known"] == facts["table"]["rows"] == 15000
+    scores = facts["shortcuts"]["scores"]
+    size, readers = scores["exact size"], scores["who read it"]
+    assert size["auc"] == pytest.approx(0.806, abs=0.002) and size["score"] == pytest.approx(0.441, abs=0.001)
+    assert readers["auc"] == pytest.approx(0.924, abs=0.002)
+    assert readers["score"] == pytest.approx(0.268, abs=0.001)
+    assert scores["width and height"]["auc"] < 0.6
 
 
 def test_rows_images_readers_and_classes(facts: Mapping[str, Any]) -> None:

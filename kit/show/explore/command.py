@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -77,12 +78,23 @@ def run(run: Run, options: argparse.Namespace) -> Said:
     claims = () if run.demo else run.competition.claims  # they are about the real data
     sections += checked(claims, facts)
     facts = {section.name: section.facts for section in sections}
-    for section in sections:
-        for name, table in section.files.items():
-            write_table(folder / f"{section.name}-{name}.csv", table)
+    tables = {
+        f"{section.name}-{name}.csv": table for section in sections for name, table in section.files.items()
+    }
+    stale = written(folder / PAGE) - set(tables)
+    for name, table in tables.items():
+        write_table(folder / name, table)
     write_text(folder / PAGE, page(run, sections, facts))
-    tables = sum(len(section.files) for section in sections)
-    return f"explore: {count(len(sections), 'section')} and {count(tables, 'table')}: {folder / PAGE}", 0
+    for name in stale:
+        (folder / name).unlink(missing_ok=True)
+    return f"explore: {count(len(sections), 'section')} and {count(len(tables), 'table')}: {folder / PAGE}", 0
+
+
+def written(page: Path) -> set[str]:
+    """The names of the tables that an earlier page in its folder says were written beside it."""
+    if not page.is_file():
+        return set()
+    return set(re.findall(r'data-table="([^"/\\]+\.csv)"', page.read_text(errors="replace")))
 
 
 def loaded(run: Run) -> Run:

@@ -56,7 +56,7 @@ def known(
     for path, (_, table) in zip(files, given, strict=True):
         if not table.index.isin(images).any():
             log.warning("--sizes %s: none of its images is a training image", path)
-    near = any(bool(table.attrs[NEAR]) for _, table in given)
+    near = any(table.attrs[NEAR] and table.index.isin(images).any() for _, table in given)
     tables = [*given, *_at_hand(run, raw, findings)]
     found = _empty()
     sources: list[tuple[str, int]] = []

@@ -59,9 +59,12 @@ def _edges(values: Array) -> Array:
     if values.min() == values.max():  # however large, a bin around it has a width
         room = max(0.5, abs(float(values[0])) * 1e-3)
         return np.array([values[0] - room, values[0] + room])
+    # Freedman and Diaconis 1981; numpy's makes every bin of a range, be it a thousand million times as wide.
+    low, high = np.quantile(values, (0.25, 0.75))
+    width = 2 * (high - low) / np.cbrt(len(values))
     with np.errstate(over="ignore"):
-        found = len(np.histogram_bin_edges(values, "fd")) - 1 if len(values) > 1 else BINS[0]
-    return np.linspace(values.min(), values.max(), int(np.clip(found, *BINS)) + 1)
+        found = math.ceil(min(np.ptp(values) / width, BINS[1])) if width else BINS[0]
+    return np.linspace(values.min(), values.max(), max(found, BINS[0]) + 1)
 
 
 def _density(values: Array) -> tuple[Array, Array] | None:
@@ -98,8 +101,8 @@ def _box(axes: Axes, place: int, name: str, values: Array, step: float) -> None:
     q1, median, q3 = np.quantile(values, (0.25, 0.5, 0.75))
     far = outlying(values, q1, q3)
     near = values[~far]
-    axes.plot([near.min(), q1], [place] * 2, color=ACCENT, linewidth=1.4)
-    axes.plot([q3, near.max()], [place] * 2, color=ACCENT, linewidth=1.4)
+    axes.plot([min(near.min(), q1), q1], [place] * 2, color=ACCENT, linewidth=1.4)
+    axes.plot([q3, max(near.max(), q3)], [place] * 2, color=ACCENT, linewidth=1.4)
     box = Rectangle((q1, place - 0.28), q3 - q1, 0.56, facecolor=ACCENT, alpha=0.3, edgecolor=ACCENT)
     axes.add_patch(box)
     quartiles = f"25 % {shown(q1)}, median {shown(median)}, 75 % {shown(q3)}"

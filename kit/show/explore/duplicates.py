@@ -109,8 +109,7 @@ def _shared_said(name: str, of: int, found: Mapping[str, list[str]]) -> str:
 
 def _files(data: Data) -> Part:
     """Equal files, from class folders that were read whole, or by size and both ends."""
-    attrs = data.raw.attrs
-    whole = "accepted" in attrs and "cluster" in data.raw
+    whole = "accepted" in data.raw.attrs and "cluster" in data.raw
     if not whole and not data.images:
         return Part((Words("Whether files are equal was not looked at (--images 0)."),))
     if not whole and weights(data).empty:
@@ -119,17 +118,17 @@ def _files(data: Data) -> Part:
     found["label"] = data.tables.train["label"].reindex(found["image_id"]).to_numpy()
     several = found.groupby("cluster")["label"].transform("nunique") > 1
     conflicts = int(found.loc[several, "cluster"].nunique())
-    skipped = pd.DataFrame(list(attrs.get("skipped", ())), columns=["file", "reason"])
     facts: dict[str, Fact] = {
         "groups": int(found["cluster"].nunique()),
         "images": len(found),
+        "by_label": {str(k): int(n) for k, n in found.groupby("label")["cluster"].nunique().items()},
         "conflicts": conflicts,
-        "skipped": len(skipped),
-        "accepted": {str(rule): int(n) for rule, n in attrs.get("accepted", ())},
+        "conflicting": sorted(found.loc[several, "image_id"]),
     }
-    told = Words(_files_said(found, conflicts, len(skipped), whole))
-    files = {name: table for name, table in (("files", found), ("skipped", skipped)) if len(table)}
-    return Part((told, *([_clusters_table(found)] if len(found) else [])), {"files": facts}, files)
+    told = Words(_files_said(found, conflicts, whole))
+    if found.empty:
+        return Part((told,), {"files": facts})
+    return Part((told, _clusters_table(found)), {"files": facts}, {"files": found})
 
 
 def _clusters(data: Data) -> pd.DataFrame:
@@ -153,15 +152,19 @@ def equal_files(data: Data) -> pd.DataFrame:
     return found.sort_values(["cluster", "image_id"], ignore_index=True)
 
 
-def _files_said(found: pd.DataFrame, conflicts: int, skipped: int, whole: bool) -> str:
+def _files_said(found: pd.DataFrame, conflicts: int, whole: bool) -> str:
     how = "every byte" if whole else "size and both ends; kit duplicates compares them whole"
     groups, images = count(int(found["cluster"].nunique()), "group"), count(len(found), "image")
     text = f"No two files are equal (by {how})."
     if len(found):
-        text = f"{groups} of equal files (by {how}), {images}: folds must keep each group together."
-    of_these = f" {count(conflicts, 'group')} with several labels: all but one of these are wrong."
-    text += of_these if conflicts else ""
-    return text + (f" {count(skipped, 'file')} of the class folders were skipped." if skipped else "")
+        text = (
+            f"{groups} of equal files (by {how}), {images}: folds must keep each group together, else a model"
+            " is scored on what it has learned by heart."
+        )
+    if not conflicts:
+        return text
+    several = count(conflicts, "group")
+    return f"{text} In {several} equal files have different labels: at least one of them is wrong."
 
 
 def _clusters_table(found: pd.DataFrame) -> Table:

@@ -14,7 +14,6 @@ from kit.read.reader import Pixels
 from kit.show.explore.content import Block, Data, Fact, Gallery, Picture, Section, Words
 from kit.show.explore.findings import series
 from kit.show.explore.pictures import Look, at_hand, first_ids, looks, picture, unread
-from kit.show.verdict import count
 
 CLASSES = 24  # of which an example is shown, at most
 LINE, HALO = (255, 170, 51), (20, 20, 20)  # of a box on a picture, and around its line

@@ -150,22 +150,25 @@ def _spread(found: pd.Series[int], name: str, key: str) -> Charts:
 
 def crosstabs_section(data: Data) -> Section | None:
     """Classes by site and by every column of few values; ``None`` where there is no such column."""
-    task = data.run.competition
+    task, kinds = data.run.competition, columns(data.raw, data.run.competition)
     found = {
         name: crosstab(data, name)
-        for name, one in columns(data.raw, task).items()
+        for name, one in kinds.items()
         if name != task.label and one.kind in ("nominal", "discrete number") and 2 <= one.distinct <= FEW
     }
-    if not found:
+    sites = kinds[task.site].distinct if task.site in kinds else 0
+    if not found and sites <= FEW:
         return None
     blocks: list[Block] = []
+    if sites > FEW:
+        blocks.append(Words(f"{task.site} has {sites:,} values: too many for a table here, which has {FEW}."))
     for k, (name, table) in enumerate(found.items()):
         blocks += [Words(_extremes(name, table)), shares_table(name, table), _both(k, name, table)]
     facts: dict[str, Fact] = {
         "counts": {name: _cells(table) for name, table in found.items()},
         "shares": {name: _cells(table.div(table.sum(axis=1), axis=0)) for name, table in found.items()},
     }
-    files = {f"{n}-{_safe(name)}": table.reset_index() for n, (name, table) in enumerate(found.items(), 1)}
+    files = {f"{n}-{_safe(name)}": _file(name, table) for n, (name, table) in enumerate(found.items(), 1)}
     return Section("crosstabs", "Labels by site and other columns", tuple(blocks), facts, files)
 
 
@@ -176,6 +179,11 @@ def crosstab(data: Data, column: str) -> pd.DataFrame:
     there = [name for name in task.classes if (labels == name).any()]
     found = pd.crosstab(values, labels).reindex(index=ordered(values), columns=there, fill_value=0)
     return found.rename_axis(index=column, columns=None)
+
+
+def _file(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """The table as it is written; a column may be called as a class is."""
+    return table.reset_index(names=f"value of {name}" if name in table else name)
 
 
 def _cells(table: pd.DataFrame) -> dict[str, Fact]:
@@ -217,7 +225,8 @@ def _extremes(name: str, table: pd.DataFrame) -> str:
     if len(shares) < 2:
         return f"No two values of {name} have ten images or more: shares say little."
     ends = [
-        f"{percent(float(shares[value]), 1)} ({value}: {int(table[last][value]):,} of {int(totals[value]):,})"
+        f"{percent(float(shares[value]), 1)} ({value or 'empty'}: {int(table[last][value]):,} of"
+        f" {int(totals[value]):,})"
         for value in (str(shares.idxmin()), str(shares.idxmax()))
     ]
     return f"Among values of {name} with ten images or more, the share of {last} is {' to '.join(ends)}."

@@ -190,11 +190,16 @@ def _augmentation(task: Competition) -> str:
     training = task.training
     if not training.augment:
         return "The declaration asks for no augmentation (train.augment=0)."
+    seen = "tiles as they are"
+    if training.views > 1:
+        seen = f"the mean of {training.views} views of a tile, turned or mirrored (train.views)"
+    # Every preset turns by any right angle and mirrors.
+    upright = " Radiographs are turned upside down and mirrored too: left is then right."
     return (
         f"Training shows a tile differently each time: train.preset={training.preset} at"
-        f" train.augment={training.augment:g}, drawn anew by image and epoch. That is for encoders that"
-        " learn; a frozen one sees tiles turned and mirrored, and nothing else. Split first, then augment: a"
-        " turned copy in another fold is a leak."
+        f" train.augment={training.augment:g}, drawn anew by image and epoch."
+        f"{upright if task.reader == 'radiograph' else ''} That is for encoders that learn; a frozen one sees"
+        f" {seen}. Split first, then augment: a turned copy in another fold is a leak."
     )
 
 

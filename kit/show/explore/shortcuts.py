@@ -1,4 +1,4 @@
-"""What gives the label away before anything is trained: models that never look at the picture.
+"""What gives the label away before anything is trained: models that never look at what is pictured.
 
 Each is the logistic regression, or the table of shares, that `kit evaluate` and `kit annotations` use, from
 one thing that is known of an image besides what it shows; nested, so that no fit has seen its own units.
@@ -32,7 +32,8 @@ from kit.show.verdict import count, number, percent
 
 REPEATED = 0.5  # share of the images whose exact size another one has, from which it is a category
 SIZE, EXACT, READERS = "width and height", "exact size", "who read it"
-BYTES, IMAGES, TISSUE = "bytes", "images of the unit", "tissue share"
+BYTES, IMAGES, TISSUE = "bytes of the file", "images of the unit", "tissue share"
+COLOURS = "colours and tissue"
 LOOK, ALL = "size, tissue and background", "everything together"
 Labels = NDArray[np.int64]
 Row = dict[str, float]  # score, auc and gain over the constant, and of each the interval
@@ -120,6 +121,7 @@ def section(data: Data) -> Section:
     blocks: list[Block] = [
         Words(_told(rows, constant, task.metric.name)),
         _table(rows, constant, task.metric.name),
+        *_notes(units, rows),
     ]
     if rows:
         blocks.append(_chart(rows, constant, units, task.metric.name))
@@ -137,13 +139,16 @@ def section(data: Data) -> Section:
 def scored(units: Units, probabilities: Array) -> Row:
     """Score and AUC of probabilities ``(units, K)`` with their 95 % intervals; NaN where there is none.
 
-    The gain is how much lower they score than the constant, resampled together.
+    The gain is how much lower they score than the constant, resampled together. The interval of the AUC takes
+    every unit for one of its own, so there is none where groups have several; nor is there of a perfect
+    order, which has no spread to be told by.
     """
     metric, labels, draws = units.data.run.competition.metric, units.labels, units.bootstrap
     low, high = metrics.interval(metric, labels, probabilities, draws)
     gain = metrics.compare(metric, labels, probabilities, units.constant, draws)
-    two = probabilities.shape[1] == 2
-    areas = giveaways.area_interval(labels, probabilities[:, 1]) if two else (math.nan, math.nan)
+    alone = probabilities.shape[1] == 2 and len(np.unique(units.groups)) == len(labels)
+    areas = giveaways.area_interval(labels, probabilities[:, 1]) if alone else (math.nan, math.nan)
+    areas = areas if areas[0] < areas[1] else (math.nan, math.nan)
     row = {"score": metric.score(labels, probabilities), "low": low, "high": high}
     row |= {"auc": metrics.area_under_curve(labels, probabilities), "auc_low": areas[0], "auc_high": areas[1]}
     return row | {"gain": gain.gain, "gain_low": gain.low, "gain_high": gain.high}
@@ -159,17 +164,19 @@ def better(rows: Mapping[str, Row]) -> list[str]:
 
 def candidates(units: Units) -> tuple[dict[str, Array], dict[str, str]]:
     """Nested probabilities ``(units, K)`` of each shortcut by name; and those that are not there, and why."""
-    found, absent = known(units)
+    tables, absent = known(units)
+    matrices = {name: matrix_of(units, table) for name, table in tables.items()}
+    absent |= {name: matrix for name, matrix in matrices.items() if isinstance(matrix, str)}
+    usable = {name: matrix for name, matrix in matrices.items() if not isinstance(matrix, str)}
+    if len(usable) > 1:
+        together = pd.concat([tables[name] for name in usable], axis=1)
+        matrix = matrix_of(units, together.loc[:, ~together.columns.duplicated()])
+        usable |= {} if isinstance(matrix, str) else {ALL: matrix}
     exact = _exact(units)
     given: dict[str, Array] = {} if exact is None else {EXACT: exact}
-    metric = units.data.run.competition.metric
-    for name, table in found.items():
-        matrix = matrix_of(units, table)
-        if isinstance(matrix, str):
-            absent[name] = matrix
-        else:
-            ridge = baselines.ridge_of(name)
-            given[name] = baselines.nested(matrix, units.labels, units.outer, metric, ridge)
+    for name, matrix in usable.items():
+        metric, ridge = units.data.run.competition.metric, baselines.ridge_of(name)
+        given[name] = baselines.nested(matrix, units.labels, units.outer, metric, ridge)
     return given, absent
 
 
@@ -190,10 +197,10 @@ def known(units: Units) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
     data, absent = units.data, {}
     found = _columns(units)
     if units.images.value_counts().nunique() > 1:
-        found[IMAGES] = units.images.value_counts().rename("images").to_frame()
+        found[IMAGES] = units.images.value_counts().rename(IMAGES).to_frame()
     for name, table, why in (
         (SIZE, data.sizes[list(SIZES)], "sizes are not known"),
-        (BYTES, weights(data).rename("bytes").to_frame(), "no files are at hand"),
+        (BYTES, weights(data).rename(BYTES).to_frame(), "no files are at hand outside of a zip"),
     ):
         if table.empty:
             absent[name] = why
@@ -201,11 +208,11 @@ def known(units: Units) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
             found[name] = baselines.by_unit(table, units.images, count=False)
     if data.findings is not None:
         found[READERS] = baselines.by_unit(readers(data.findings), units.images, count=False)
-    found |= _seen(units)
-    if len(found) > 1:
-        found[ALL] = pd.concat(found.values(), axis=1)
-        found[ALL] = found[ALL].loc[:, ~found[ALL].columns.duplicated()]
-    return found, absent
+    seen = _seen(units)
+    if not seen:
+        asked = data.run.asked or data.run.name
+        absent[COLOURS] = f"type: python -m kit tile {asked}"
+    return found | seen, absent
 
 
 def _columns(units: Units) -> dict[str, pd.DataFrame]:
@@ -261,17 +268,41 @@ def _told(rows: Mapping[str, Row], constant: float, metric: str) -> str:
     """What a model of the pictures has to beat."""
     nothing = f"a constant ({number(constant)})"
     if not rows:
-        return f"Nothing is known of the images besides their labels: {nothing} is what there is to beat."
-    how = f"Each row knows one thing besides the picture; {metric}, nested, lower is better."
-    best = min(rows, key=lambda name: rows[name]["score"])
-    score, area = number(rows[best]["score"]), number(_none(rows[best]["auc"]), 3)
+        return (
+            "Nothing that is known here of the images besides the picture could tell their labels:"
+            f" {nothing} is what there is to beat."
+        )
+    looked = {LOOK, *baselines.SHORTCUTS, *baselines.COLOURS} & set(rows)
+    what = "one thing besides the picture" + (", or a few numbers of its colours" if looked else "")
+    how = f"Each row knows {what}; {metric}, nested, lower is better."
     beaten = better(rows)
+    best = min(beaten or rows, key=lambda name: rows[name]["score"])
+    score, area = number(rows[best]["score"]), number(_none(rows[best]["auc"]), 3)
     if not beaten:
         return f"{how} None is distinguishable from {nothing}: the best is {best} with {score}."
     return (
         f"{how} {len(beaten):,} of {len(rows):,} beat {nothing}: the best is {best} with {score}, AUC {area}."
         " A model of the pictures that scores no better may have learned no more."
     )
+
+
+def _notes(units: Units, rows: Mapping[str, Row]) -> list[Words]:
+    """What has to be known to read the table."""
+    notes = []
+    if len(units.data.run.competition.classes) > 2:
+        notes.append("AUC is the mean over the classes of one against the rest.")
+    elif rows and len(np.unique(units.groups)) < len(units.groups):
+        notes.append("AUC has no interval, since groups have several units.")
+    if ALL in rows and EXACT in rows:
+        notes.append(
+            f"Besides the {EXACT}, which is a table of shares, {ALL} is one regression of all others."
+        )
+    if any(row["auc"] < 0.5 for row in rows.values()):
+        notes.append(
+            "An AUC below 0.5 is what nested models have that found nothing: what a fold has more of, the"
+            " rest has less of. Its interval does not know of that."
+        )
+    return [Words(" ".join(notes))] if notes else []
 
 
 def _table(rows: Mapping[str, Row], constant: float, metric: str) -> Table:
@@ -283,7 +314,7 @@ def _table(rows: Mapping[str, Row], constant: float, metric: str) -> Table:
     strong = frozenset(n for n, name in enumerate(rows) if name in better(rows))
     cells.append(("a constant", number(constant), "", number(0.5, 3), ""))
     head = ("what is known", metric, "95 % interval", "AUC", "95 % interval")
-    return Table("The label from one thing besides the picture, nested", head, cells, strong=strong)
+    return Table("The label from each of these alone, nested", head, cells, strong=strong)
 
 
 def _none(value: float) -> float | None:

@@ -52,6 +52,8 @@ def section(data: Data) -> Section | None:
     else:
         blocks.append(Words(_nothing(data)))
     colours = backgrounds(data)
+    if colours is None and rows:
+        blocks.append(Words(f"For the colour of the background by site, type: {_tile(data)}"))
     if colours is not None:
         shares = {site: _shares(colours[colours["site"] == site]) for site in ordered(colours["site"])}
         facts["backgrounds"] = {site: _plain(found) for site, found in shares.items()}
@@ -82,7 +84,7 @@ def predicted(data: Data, frame: pd.DataFrame) -> dict[str, Row]:
 
 
 def measured(data: Data) -> dict[str, pd.DataFrame]:
-    """Numbers of an image that say nothing of its tissue, by image_id; one table a set."""
+    """Numbers of an image that do not say what its tissue looks like, by image_id; one table a set."""
     found = {}
     if not data.sizes.empty:
         sizes = data.sizes[list(SIZES)].astype(float)
@@ -113,11 +115,14 @@ def _told(data: Data, rows: Mapping[str, Row], majority: float, left: int) -> st
 
 
 def _nothing(data: Data) -> str:
-    asked = data.run.asked or data.run.name
     return (
         "Whether size and colour tell the site is not tested: neither is known of enough images of two sites."
-        f" Give --sizes FILE, or type: python -m kit tile {asked}"
+        f" Give --sizes FILE, or type: {_tile(data)}"
     )
+
+
+def _tile(data: Data) -> str:
+    return f"python -m kit tile {data.run.asked or data.run.name}"
 
 
 def _table(rows: Mapping[str, Row], majority: float) -> Table:
@@ -128,7 +133,11 @@ def _table(rows: Mapping[str, Row], majority: float) -> Table:
     ]  # fmt: skip
     cells.append(("the commonest site", "0", percent(majority, 1), ""))
     head = ("what is known", "numbers", "accuracy", "95 % interval")
-    return Table("The site from one thing besides the tissue, nested by group", head, cells)
+    return Table(
+        "The site from what is no look at the tissue, nested by group; intervals (Wilson) by groups",
+        head,
+        cells,
+    )
 
 
 # --- background -----------------------------------------------------------------------------------------

@@ -60,9 +60,9 @@ def measured(data: Data) -> pd.DataFrame:
 def unknown(data: Data) -> str:
     """Why no size is known, and what would make it known."""
     lost = data.sizes.attrs.get(LOST, ())
-    looked = (
-        f"no image is at hand ({_listed(lost)})" if lost else "headers of images were not read (--images 0)"
-    )
+    looked = f"no image is at hand ({_listed(lost) or 'there is none'})"
+    if not data.images:
+        looked = "headers of images were not read (--images 0)"
     return (
         f"The sizes of the images are not known: no table has them, and {looked}."
         " Give a table of them with --sizes FILE (columns image_id, width, height), or give --data the folder"

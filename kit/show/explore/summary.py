@@ -16,6 +16,7 @@ from kit.show.tables import Table
 from kit.show.verdict import percent
 
 WHISKER = 1.5  # interquartile ranges beyond the quartiles, where outliers begin: Tukey, 1977
+SMALL, LARGE = 1e-3, 1e15  # numbers that are smaller or larger are written with an exponent
 HEAD = ("count", "mean", "sd", "least", "25 %", "median", "75 %", "most", "IQR", "outliers")
 
 
@@ -105,9 +106,13 @@ def shown(value: float | None) -> str:
 
     >>> shown(22988.594164), shown(4417.0), shown(0.22679), shown(-0.5), shown(float("nan"))
     ('22,988.6', '4,417', '0.2268', '\u22120.5', '')
+    >>> shown(0.0000123), shown(1e30)
+    ('1.23e\u221205', '1e+30')
     """
     if value is None or not math.isfinite(value):
         return ""
+    if value and not SMALL <= abs(value) < LARGE:
+        return f"{value:.3g}".replace("-", "\u2212")
     digits = 0 if float(value).is_integer() else 1 if abs(value) >= 1000 else 2 if abs(value) >= 10 else 4
     text = f"{value:,.{digits}f}"
     return (text.rstrip("0").rstrip(".") if digits == 4 else text).replace("-", "\u2212")

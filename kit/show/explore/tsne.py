@@ -35,6 +35,7 @@ PERPLEXITY = 40.0
 STEPS = 5000
 NEAR = 10  # neighbours
 CLEAR = 1.5  # times chance, from which neighbours tell something
+SETTLED = 0.9  # of the neighbours, from which they leave little open
 BLOCK = 256  # boxes whose distances from all others are held at a time
 FEWEST = 3 * int(PERPLEXITY) + 1  # boxes, below which the perplexity has no meaning
 TITLE = "A map of the boxes"
@@ -175,17 +176,23 @@ def said(
 ) -> str:
     """What the neighbours amount to, in words."""
     alike, expected = found["map"].by_class, float(chance[labels].mean())
-    times = alike / np.maximum(chance, 1e-9)
+    # A class that is on one image alone has no neighbours to be told by.
+    times = np.divide(alike, chance, out=np.full(len(chance), np.inf), where=chance > 0)
     best = [f"{names[n]} ({percent(alike[n])})" for n in np.argsort(-alike, kind="stable")[:2]]
     poor = int(times.argmin())
-    verdict = "tells" if found["map"].share > CLEAR * expected else "hardly tells"
+    least = f", least {names[poor]}, {times[poor]:.1f} times chance" if np.isfinite(times[poor]) else ""
+    verdict = "tells something of its class, and does not settle it"
+    if found["map"].share <= CLEAR * expected:
+        verdict = "hardly tells its class"
+    elif found["map"].share >= SETTLED:
+        verdict = "all but settles its class"
     some = ", drawn at random" if len(labels) < every else ""
     none = f" No box of {series(absent)} is among them." if absent else ""
     return (
         f"{len(labels):,} of {every:,} boxes{some}.{none} Of the {NEAR} nearest boxes on the map that are of"
         f" other images, {percent(found['map'].share, 1)} are of the same class; by chance it would be"
-        f" {percent(expected, 1)}. So where a box is and how large {verdict} something of its class, and does"
-        f" not settle it. Best told is {series(best)}, least {names[poor]}, {times[poor]:.1f} times chance."
+        f" {percent(expected, 1)}. So where a box is and how large {verdict}."
+        f" Best told is {series(best)}{least}."
         f" Among the features themselves it is {percent(found['features'].share, 1)}, and on the map with the"
         f" width twice {percent(found['doubled'].share, 1)}."
     )

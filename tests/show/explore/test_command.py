@@ -99,6 +99,25 @@ def page_of(folder: Path, columns: dict[str, Any], **declared: Any) -> str:
     return (folder / "work" / "explore" / "explore.html").read_text()
 
 
+def test_tables_of_an_earlier_page_do_not_stay_and_files_of_others_do(tmp_path: Path) -> None:
+    table = {"image_id": list("abcdefgh"), "label": list("ABABABAB")}
+    page_of(tmp_path, table | {"x": range(8)})
+    folder = tmp_path / "work" / "explore"
+    (folder / "numbers-mine.csv").write_text("mine")
+    assert (folder / "numbers-summary.csv").is_file()
+    page_of(tmp_path, table)
+    assert not (folder / "numbers-summary.csv").exists() and (folder / "numbers-mine.csv").is_file()
+    assert (folder / "labels-counts.csv").is_file()
+
+
+def test_no_page_names_a_table_outside_of_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "explore.html").write_text(
+        '<i data-table="../a.csv"></i><i data-table="b.txt"></i><i data-table="c.csv"></i>'
+    )
+    assert command.written(tmp_path / "explore.html") == {"c.csv"}
+    assert command.written(tmp_path / "none.html") == set()
+
+
 @pytest.mark.parametrize(
     "columns",
     [

@@ -40,6 +40,12 @@ def test_columns_of_the_training_table_are_sizes(tmp_path: Path) -> None:
     assert made(tmp_path, table).sizes.to_numpy().tolist() == [[10, 20]]
 
 
+def test_sizes_are_not_approximate_for_a_file_of_other_images(tmp_path: Path) -> None:
+    other = size_file(tmp_path / "other.csv", "image_id,width_approx,height_approx", "z,5,5")
+    mine = size_file(tmp_path / "mine.csv", "image_id,width,height", "i000,1,2")
+    assert not made(tmp_path, cohort(2), sizes=[mine, other]).sizes.attrs["approximate"]
+
+
 def test_no_header_is_read_where_no_image_is_to_be(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((11, 10), np.uint8)).save(tmp_path / "i000.png")
     assert made(tmp_path, cohort(2), images=0).sizes.empty

@@ -25,6 +25,11 @@ def test_any_numbers_have_a_histogram_and_a_box_plot(values: list[float]) -> Non
     assert "quartile" not in drawn.boxplots("b", "label", {"x": found, "none": np.zeros(0)}, "px")
 
 
+def test_a_histogram_of_a_range_a_million_million_times_as_wide_as_its_middle_has_few_bins() -> None:
+    svg = drawn.histogram("h", "label", np.array([*range(100), 1e14]), "px")
+    assert len(re.findall(r"images</title>", svg)) == drawn.BINS[1]
+
+
 def test_a_density_curve_is_drawn_where_there_are_three_values() -> None:
     draw = np.random.default_rng(0)
     plain = drawn.histogram("h", "label", np.array([1.0, 2.0]), "px")

@@ -7,7 +7,7 @@ from pathlib import Path
 from kit import class_folders
 from kit.competition import Competition, Tables
 from kit.metrics import LogLoss
-from kit.show.explore import folders
+from kit.show.explore import duplicates, folders
 from kit.show.explore.command import gathered
 from kit.show.explore.content import Data
 from kit.state import Run
@@ -40,28 +40,32 @@ def test_entries_that_are_no_image_are_listed_with_the_reason(tmp_path: Path) ->
     assert section is not None
     assert (section.facts["skipped"], section.facts["broken"]) == (2, 1)
     assert [row[0] for row in cells(section, "Entries")] == ["A/.hidden.png", "A/<i>text.png"]
-    assert "1 × a hidden file" in words(section) and "No two files are equal." in words(section)
+    assert "1 × a hidden file" in words(section)
     assert len(section.files["skipped"]) == 2
 
 
-def test_equal_files_are_counted_by_group_and_conflicts_are_named(tmp_path: Path) -> None:
+def test_equal_files_are_said_once_where_repetitions_are(tmp_path: Path) -> None:
     fill(tmp_path)
     for name in ("A/copy", "B/other"):
         (tmp_path / f"{name}.png").write_bytes((tmp_path / "A" / "A0.png").read_bytes())
-    section = folders.section(read(tmp_path))
-    assert section is not None
-    assert (section.facts["equal_groups"], section.facts["equal_images"]) == (1, 3)
-    assert section.facts["equal_by_label"] == {"A": 1, "B": 1}
-    assert section.facts["conflicting"] == ["A0", "copy", "other"]
-    assert "1 group of files with equal bytes, 3 images" in words(section)
-    assert "at least one of them is wrong" in words(section)
+    (tmp_path / "A" / "note.txt").write_bytes(b"x")
+    data = read(tmp_path)
+    section, twice = folders.section(data), duplicates.section(data)
+    assert section is not None and "equal" not in words(section) and "skipped" not in words(twice)
+    assert not set(section.files) & set(twice.files)
+    assert twice.facts["files"] == {
+        "groups": 1, "images": 3, "by_label": {"A": 1, "B": 1}, "conflicts": 1,
+        "conflicting": ["A0", "copy", "other"],
+    }  # fmt: skip
+    assert "1 group of equal files (by every byte), 3 images" in words(twice)
+    assert "at least one of them is wrong" in words(twice)
 
 
 def test_folders_without_anything_odd_are_said_to_be_so(tmp_path: Path) -> None:
     fill(tmp_path)
     section = folders.section(read(tmp_path))
     assert section is not None and section.files == {}
-    assert words(section) == "6 images in 2 class folders. No entry was skipped. No two files are equal."
+    assert words(section) == "6 images in 2 class folders. No entry was skipped."
 
 
 def test_data_in_no_class_folders_have_no_such_section(tmp_path: Path) -> None:

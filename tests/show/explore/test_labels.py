@@ -47,9 +47,21 @@ def test_a_crosstab_counts_every_image_once_and_shades_shares(tmp_path: Path) ->
     assert cells(section, "Labels by s")[-1][:4] == ("all", "20", "20", "40")
 
 
+def test_a_column_may_be_called_as_a_class_is_and_have_empty_cells(tmp_path: Path) -> None:
+    table = cohort(40) | {"A": ["" if k < 15 else k % 2 for k in range(40)]}
+    section = labels.crosstabs_section(made(tmp_path, table))
+    assert section is not None
+    assert section.files["1-A"].columns.tolist() == ["value of A", "A", "B"]
+    assert cells(section, "Labels by A")[2][:3] == ("(empty)", "8", "7")
+    section = labels.crosstabs_section(made(tmp_path, cohort(40) | {"s": ["", 1, 2, 2] * 10}, site="s"))
+    assert section is not None and "0.0\xa0% (empty: 0 of 10)" in words(section)
+
+
 def test_a_column_of_many_values_has_no_crosstab(tmp_path: Path) -> None:
     table = cohort(80) | {"word": [f"w{k // 2}" for k in range(80)]}
     assert labels.crosstabs_section(made(tmp_path, table)) is None
+    section = labels.crosstabs_section(made(tmp_path, table, site="word"))
+    assert section is not None and "word has 40 values: too many for a table" in words(section)
 
 
 def test_fifteen_classes_are_told_apart_by_more_than_colour(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,16 @@ def test_draws_differ_from_each_other_and_are_the_same_again(tmp_path: Path) -> 
 def test_without_augmentation_it_is_said_that_there_is_none(tmp_path: Path) -> None:
     section = preparation.section(photographs(tmp_path, Training(augment=0.0)))
     assert section is not None and "asks for no augmentation" in words(section)
+
+
+def test_what_training_does_to_a_radiograph_and_to_a_frozen_encoders_tiles_is_said(tmp_path: Path) -> None:
+    task = made(tmp_path, cohort(3)).run.competition
+    one = replace(task, reader="radiograph", training=Training(augment=1.0, preset="flips", views=1))
+    other = replace(task, training=Training(augment=1.0, preset="flips", views=4))
+    assert "turned upside down and mirrored" in preparation._augmentation(one)
+    assert "a frozen one sees tiles as they are." in preparation._augmentation(one)
+    assert "upside down" not in preparation._augmentation(other)
+    assert "a frozen one sees the mean of 4 views" in preparation._augmentation(other)
 
 
 def test_where_no_image_can_be_read_the_reason_is_given(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ def test_a_column_that_tells_the_label_beats_the_constant_and_noise_does_not(tmp
     assert found["dose"]["gain_low"] > 0 > found["noise"]["gain_low"]
     assert found["dose"]["gain"] == pytest.approx(np.log(2) - found["dose"]["score"])
     assert found["dose"]["auc_low"] > 0.9 and found["ward"]["auc"] == 1
+    assert found["ward"]["auc_low"] is None  # a perfect order has no spread to be told by
     assert "3 of 4 beat a constant" in words(section) and "everything together" in found
 
 
@@ -65,10 +66,44 @@ def test_where_a_class_has_too_few_groups_the_page_says_so(classes: tuple[str, .
     assert "cannot be scored: class" in words(section) and "and 2 are needed" in str(section.facts["reason"])
 
 
+def test_what_is_not_scored_is_not_scored_together_with_others_either(tmp_path: Path) -> None:
+    table = cohort(100) | {"width": [9] * 100, "height": [9] * 100}
+    table["note"] = [f"{k // 2}th" for k in range(100)]
+    section = shortcuts.section(made(tmp_path, table))
+    assert scores(section) == {} and "could tell their labels" in words(section)
+    assert {"width and height", "note"} <= set(section.facts["absent"])  # type: ignore[arg-type]
+
+
+def test_an_auc_of_several_units_a_group_has_no_interval(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    table = cohort(80) | {"x": np.round(draw.normal(size=80), 3).tolist(), "g": [k // 2 for k in range(80)]}
+    alone, grouped = (shortcuts.section(made(tmp_path, table, group=name)) for name in ("", "g"))
+    assert scores(alone)["x"]["auc_low"] is not None and scores(grouped)["x"]["auc_low"] is None
+    assert "no interval, since groups have several units" in words(grouped)
+    assert "no interval" not in words(alone)
+
+
+def test_what_the_auc_means_is_said_where_it_is_not_plain(tmp_path: Path) -> None:
+    draw = np.random.default_rng(1)
+    table = cohort(60, "ABC") | {"x": np.round(draw.normal(size=60), 3).tolist()}
+    section = shortcuts.section(made(tmp_path, table, classes=("A", "B", "C")))
+    assert "mean over the classes of one against the rest" in words(section)
+    assert ("An AUC below 0.5" in words(section)) == (scores(section)["x"]["auc"] < 0.5)
+
+
+def test_the_best_that_is_named_is_one_that_beats_the_constant() -> None:
+    lucky = {"score": 0.6, "auc": 0.6, "gain_low": -0.1}
+    sure = {"score": 0.65, "auc": 0.7, "gain_low": 0.01}
+    told = shortcuts._told({"lucky": lucky, "sure": sure}, 0.6931, "log loss")
+    assert "1 of 2 beat a constant (0.6931): the best is sure with 0.6500" in told
+
+
 def test_where_nothing_is_known_of_an_image_nothing_is_scored(tmp_path: Path) -> None:
     section = shortcuts.section(made(tmp_path, cohort()))
     assert scores(section) == {} and not section.files
-    assert set(section.facts["absent"]) == {"width and height", "bytes"}  # type: ignore[arg-type]
+    absent: Any = section.facts["absent"]
+    assert set(absent) == {"width and height", "bytes of the file", "colours and tissue"}
+    assert "type: python -m kit tile toy" in words(section)
 
 
 def test_the_prior_of_the_metric_is_that_of_the_constant(tmp_path: Path) -> None:
@@ -118,6 +153,7 @@ def test_a_size_that_says_nothing_of_the_site_does_not_tell_it(tmp_path: Path) -
     table = sited() | {name: draw.integers(100, 900, 90).tolist() for name in ("width", "height")}
     section = sites.section(made(tmp_path, table, site="s"))
     assert section is not None and "told no better than by always" in words(section)
+    assert "the colour of the background by site, type: python -m kit tile toy" in words(section)
 
 
 def test_a_site_with_one_group_is_left_out_of_the_test(tmp_path: Path) -> None:

@@ -96,6 +96,21 @@ def test_neighbours_are_found_alike_in_blocks(monkeypatch: pytest.MonkeyPatch) -
     assert np.array_equal(whole.by_class, tsne.neighbours(points, labels, images).by_class)
 
 
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(0.5, "hardly tells its class"), (0.8, "does not settle it"), (0.95, "all but settles its class")],
+)
+def test_what_neighbours_amount_to_follows_from_their_share(share: float, said: str) -> None:
+    names, labels = ("one", "other", "single"), np.array([0] * 10 + [1] * 10 + [2])
+    found = dict.fromkeys(
+        ("map", "doubled", "features"), tsne.Neighbours(share, np.array([share, share, 0.0]))
+    )
+    told = tsne.said(names, labels, found, np.array([0.5, 0.4, 0.0]), 21, ())
+    assert said in told
+    # A class that is on one image alone cannot be told by other images: it is not the least.
+    assert "least one" in told and "least single" not in told
+
+
 def test_too_few_boxes_are_said_to_be_so(tmp_path: Path) -> None:
     section = tsne.section(replace(read(tmp_path), boxes=100))
     assert section is not None and "4 boxes are too few" in words(section)
