@@ -9,6 +9,7 @@ from kit.command import MODELS, Command, at_least, room
 
 BOXES = 700  # on the map of boxes: two maps in 13 s of a core
 IMAGES = 12  # that are shown
+OVERVIEWS = 4  # GiB of them that `view` keeps
 
 
 def _explore_options(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +44,11 @@ def _explore_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _view_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("view")
+    group = parser.add_argument_group(
+        "view",
+        f"Overviews of slides are kept in WORK/<name>/view, up to {OVERVIEWS} GiB for all of them: those that"
+        " were looked at longest ago go first. Nothing else is written.",
+    )
     group.add_argument(
         "--port", type=at_least(0, 65535), default=0, metavar="N", help="of 127.0.0.1 (default: a free one)"
     )

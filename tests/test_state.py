@@ -359,3 +359,13 @@ def test_a_stage_refuses_the_folds_of_other_settings(
     kit("fold", "strip-ai", "--data", data)
     refused("tune", "strip-ai", "--data", data, "--set", "fold.k=3",
             says=["settings.fold.k: was 5, now 3"])  # fmt: skip
+
+
+def test_what_the_stages_took_is_added_up_and_the_most_memory_is_told(tmp_path: Path) -> None:
+    run = Run(TASK, "toy", tmp_path, tmp_path / "work")
+    run.work.mkdir()
+    for name, seconds, mib in (("fold", 1.0, 90), ("tile", 3600.0, 2048), ("train", 5.0, 9999)):
+        state.record(run.work, name, {"seconds": seconds, "peak_mib": mib})
+    assert state.spent(run, ["fold", "tile"]) == (
+        "time: 1:00:01 (fold 00:01, tile 1:00:00); memory: 2,048 MiB"
+    )

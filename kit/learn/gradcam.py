@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kit.errors import SettingError
-from kit.learn import embed, encode, predict, preprocess, views
+from kit.errors import KitError, SettingError
+from kit.learn import backbones, embed, encode, predict, preprocess, views
 from kit.learn.bags import BagModel, Packed
 from kit.learn.models import Model
 from kit.state import Run
@@ -37,6 +37,25 @@ class Cam:
 
     heat: NDArray[np.float32]
     logits: NDArray[np.float32]
+
+
+def places(model: Model, side: int) -> int:
+    """How many places the last map of an encoder has for tiles of ``side`` pixels; 0 where it has none.
+
+    From shapes alone: no weights are loaded and nothing is computed. 0, too, of a network that does not
+    give its shapes away.
+    """
+    try:
+        with torch.device("meta"), torch.no_grad():
+            encoder = backbones.build(model.backbone.encoder, stem=model.training.stem).eval()
+            body: Any = encoder.body
+            found = body.forward_features(torch.empty(1, 3, side, side))
+    except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError, KitError):
+        return 0
+    if found.ndim != 4:
+        return 0
+    *_, height, width = _channels_first(encoder, found).shape
+    return int(height * width)
 
 
 @dataclass
@@ -99,7 +118,7 @@ def of_tile(
         one = Packed(values, torch.zeros(1, dtype=torch.int64), torch.ones(1), 1)
         logits = network.classify(values, one)[0]
         (slopes,) = torch.autograd.grad(logits[label], maps)
-    heat = class_map(_channels_first(eye, maps.detach()), _channels_first(eye, slopes))
+    heat = class_map(_channels_first(eye.encoder, maps.detach()), _channels_first(eye.encoder, slopes))
     back = torch.stack([_turned_back(one, n) for one, n in zip(heat, symmetries, strict=True)]).mean(dim=0)
     top = float(back.max())
     scaled = back / top if top > 0 else back
@@ -120,15 +139,15 @@ def _seen(eye: BagModel, shown: Tensor) -> tuple[Tensor, Tensor]:
         features = eye.embed(shown)
     if not caught or caught[-1].ndim != 4:
         raise _no_maps(encoder, "it ends in a vector or in tokens")
-    *_, height, width = _channels_first(eye, caught[-1]).shape
+    *_, height, width = _channels_first(encoder, caught[-1]).shape
     if height * width < 2:
         raise _no_maps(encoder, f"tiles of {shown.shape[-1]} px leave a map of one place")
     return caught[-1], features.float()
 
 
-def _channels_first(eye: BagModel, maps: Tensor) -> Tensor:
+def _channels_first(encoder: Any, maps: Tensor) -> Tensor:
     """Maps ``(V, D, h, w)``; some of timm's transformers keep the channels last."""
-    body: Any = eye.encoder.body  # type: ignore[union-attr]
+    body = encoder.body
     last = str(getattr(body, "output_fmt", "")).endswith("NHWC")
     return maps.permute(0, 3, 1, 2) if last else maps
 

@@ -71,8 +71,8 @@ def roc(hit: NDArray[np.bool_], predicted: Array) -> Curve | None:
 class Found:
     """A precision-recall curve: one class against the rest, every unit counting once.
 
-    precision: at each recall, from the surest unit on. area: the average precision. prevalence: the class's
-    share, which is the precision of guessing.
+    precision: where a recall is reached first, from the surest unit on. area: the average precision.
+    prevalence: the class's share, which is the precision of guessing.
     """
 
     recall: Array
@@ -89,9 +89,12 @@ def precision_recall(hit: NDArray[np.bool_], predicted: Array) -> Found | None:
         return None
     precision, recall, _ = precision_recall_curve(hit, predicted)
     precision, recall = precision[::-1], recall[::-1]
-    kept = np.unique(np.linspace(0, len(recall) - 1, min(CURVE, len(recall))).round().astype(int))
+    # Only where a unit of the class is found does the curve step: a rare class has few such places among
+    # very many. What is drawn before the first is its precision, and not a 1 that nobody has seen.
+    steps = np.flatnonzero(np.diff(recall) > 0) + 1
+    kept = steps[np.unique(np.linspace(0, len(steps) - 1, min(CURVE - 1, len(steps))).round().astype(int))]
     area = float(average_precision_score(hit, predicted))
-    return Found(recall[kept], precision[kept], area, float(hit.mean()))
+    return Found(np.r_[0.0, recall[kept]], precision[np.r_[kept[0], kept]], area, float(hit.mean()))
 
 
 def by_part(run: Run, scored: Scored, column: str) -> list[Part]:

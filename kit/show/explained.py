@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from kit.errors import KitError
 from kit.files import read_strings
-from kit.learn import attention, plan
+from kit.learn import attention, gradcam, plan
 from kit.learn.gradcam import Explainer
 from kit.learn.models import Model
 from kit.learn.train import weights_path
 from kit.read.reader import Pixels, resized
 from kit.read.store import Tiles
+from kit.show.results import without_folders
 from kit.show.sheet import HEAT
 from kit.show.verdict import SPACE
 from kit.state import Run
@@ -36,7 +37,8 @@ VEIL = 0.5  # how much of a pixel's colour is heat
 class Seen:
     """One tile with what speaks for a class in it.
 
-    place: of the tile, from 0. plain: the tile. heat: the same under its heat. places: of the map, in words.
+    place: of the tile, from 0. plain: the tile. heat: the same under its heat. places: of the map, in words;
+    or that it is empty.
     """
 
     place: int
@@ -71,24 +73,27 @@ class Looks:
         return table[(table["model"] == name) & (table["seed"] == seed)].set_index("image_id")
 
     @cached_property
-    def model(self) -> Model | None:
-        """The first model that attends to tiles, else the first; ``None`` where none is known any more."""
+    def known(self) -> list[Model]:
+        """The models that were fitted, those that attend to tiles first; none where that is not known."""
         try:
             known = plan.kept(self.run)
         except KitError as error:
             self._note(f"which models were fitted is not known: {error.message}")
-            return None
-        attends = [
-            model for model in known if attention.place(self.run, model.name, model.seed, "train").is_file()
-        ]
-        return next(iter([*attends, *known]), None)
+            return []
+        # Sorting keeps the order of equal ones.
+        return sorted(known, key=lambda one: not self._shares_of(one).is_file())
+
+    @cached_property
+    def model(self) -> Model | None:
+        """The first model that attends to tiles, else the first; ``None`` where none is known any more."""
+        return next(iter(self.known), None)
 
     @cached_property
     def shares(self) -> dict[str, NDArray[np.float32]]:
         """What each tile of each image counted; empty of a model that attends to none."""
         if self.model is None:
             return {}
-        path = attention.place(self.run, self.model.name, self.model.seed, "train")
+        path = self._shares_of(self.model)
         try:
             return attention.read(path) if path.is_file() else {}
         except KitError as error:
@@ -97,8 +102,23 @@ class Looks:
 
     @cached_property
     def explainer(self) -> Explainer | None:
-        """``None`` where there is no model to explain with."""
-        return None if self.model is None else Explainer(self.run, self.model)
+        """Of the model, or where that has no maps of the first one that has; ``None`` where none has.
+
+        Not of the one with the finest map: that is often the shallowest one.
+        """
+        if self.model is None:
+            return None
+        side = self.run.competition.tiles.size
+        mapped = (one for one in self.known if gradcam.places(one, one.backbone.size or side) > 1)
+        found = next(mapped, None)
+        if found is None:
+            self._note("there is no Grad-CAM: no model has maps of more than one place")
+            return None
+        if found.name != self.model.name:
+            self._note(f"{self.model.name} has no maps of more than one place: Grad-CAM is of {found.name}")
+        if found.training.layers == "all":
+            self._note("Grad-CAM is of the last maps: what the model sees in earlier layers too is not in it")
+        return Explainer(self.run, found)
 
     def attended(self, image: str, tiles: Tiles) -> NDArray[np.float32] | None:
         """The shares of the tiles of an image ``(T,)``; ``None`` where there are none, or of other tiles."""
@@ -119,7 +139,7 @@ class Looks:
         shares = self.attended(image, tiles)
         place = int(np.argmax(tiles.weight if shares is None else shares))
         fold = str(self.rows.loc[[image], "fold"].iloc[0])
-        if not _at_hand(weights_path(self.run, self.model, fold)):
+        if not _at_hand(weights_path(self.run, self.explainer.model, fold)):
             self._note(
                 "there is no Grad-CAM: the weights of the fold models are not in the work folder any more"
             )
@@ -132,11 +152,14 @@ class Looks:
             self.__dict__["explainer"] = None
             return None
         height, width = heat.shape
-        return Seen(
-            place, resized(tile, *size), veiled(tile, heat, size), f"{width}{SPACE}×{SPACE}{height} places"
-        )
+        words = f"{width}{SPACE}×{SPACE}{height} places" if heat.any() else "for which nothing in it speaks"
+        return Seen(place, resized(tile, *size), veiled(tile, heat, size), words)
+
+    def _shares_of(self, model: Model) -> Path:
+        return attention.place(self.run, model.name, model.seed, "train")
 
     def _note(self, text: str) -> None:
+        text = without_folders(self.run, text)
         if text not in self.notes:
             self.notes.append(text)
 

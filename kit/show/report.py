@@ -54,13 +54,15 @@ def page(run: Run) -> str:
     results = Results(run)
     checked = checks.section(results)
     judged = verdict.judge(run, results.content, len(results.held))
+    scored = scores.section(results)
+    sentences = [*checks.sentences(checked), *judged.sentences, *scored["beaten"]]
     return render(
         "report.html.j2",
         run=run,
         id=run.submission.name,
         task=run.competition,
-        verdict=replace(judged, sentences=[*checks.sentences(checked), *judged.sentences]),
-        scores=scores.section(results),
+        verdict=replace(judged, sentences=sentences),
+        scores=scored,
         calibration=calibration.section(results),
         second_level=second_level.section(results),
         parts=units.parts(results),

@@ -71,6 +71,15 @@ class Results:
         return [name for name in mine if name in self.state]
 
 
+def without_folders(run: Run, text: str) -> str:
+    """A message without the folders of the machine that the run was made on: others read the page."""
+    mine = [run.work, run.data, *(path.parent for path in run.weights.values()), Path.cwd(), Path.home()]
+    names = {f"{folder.absolute()}/" for folder in mine} - {"//"}
+    for name in sorted(names, key=len, reverse=True):
+        text = text.replace(name, "")
+    return text
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; empty where the file is absent."""
     return json.loads(path.read_text()) if path.is_file() else {}

@@ -47,10 +47,9 @@ class Axis:
 def history(name: str, backbone: str, folds: Sequence[History]) -> str:
     """The inner loss of every trial by its number, and as a line the lowest so far, by fold."""
     count = sum(len(fold.trial) for fold in folds)
-    low = min(float(fold.loss.min()) for fold in folds)
-    label = (
-        f"Search for {backbone}: inner loss of {count} trials in {len(folds)} folds; the lowest is {low:.4f}"
-    )
+    whole = np.concatenate([fold.loss[fold.whole] for fold in folds])  # the others' are of fewer units
+    lowest = f"; the lowest of a complete one is {whole.min():.4f}" if len(whole) else ""
+    label = f"Search for {backbone}: inner loss of {count} trials in {len(folds)} folds{lowest}"
 
     def draw(axes: Axes) -> None:
         axes.set(title=f"{backbone}: {count} trials", xlabel="trial", ylabel="inner loss")

@@ -9,10 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kit.competition import Training
 from kit.errors import SettingError
 from kit.learn import backbones, pooling
+from kit.learn.backbones import Backbone
 from kit.learn.bags import BagModel
-from kit.learn.gradcam import Cam, class_map, of_tile
+from kit.learn.gradcam import Cam, class_map, of_tile, places
+from kit.learn.models import Model
 from kit.learn.views import NAMES, SUBGROUPS
 
 SIDE = 32
@@ -194,6 +197,18 @@ def test_an_encoder_without_maps_says_so(name: str, side: int, why: str) -> None
     model = BagModel(encoder, encoder.features, CLASSES, "mean", 0.0)
     with pytest.raises(SettingError, match=f"{name} has none.*{why}"):
         of_tile(model, model, np.zeros((side, side, 3), np.uint8), (0,), 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "expected"),
+    [("test_efficientnet", 64, 4), ("test_efficientnet", 32, 1), ("test_vit", 160, 0), ("lenet5", 64, 169),
+     ("swin_tiny_patch4_window7_224", 224, 49), ("swin_tiny_patch4_window7_224", 64, 0)],
+)  # fmt: skip
+def test_the_places_of_a_map_are_known_before_anything_is_loaded(
+    name: str, side: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kit.learn.embed.new_encoder", lambda *_: pytest.fail("it is loaded"))
+    assert places(Model(name, Backbone(name, "frozen"), Training()), side) == expected
 
 
 def test_every_attending_pool_is_among_those_that_are_tried_here() -> None:

@@ -33,9 +33,23 @@ def test_a_precision_recall_curve_by_hand() -> None:
     assert found is not None
     assert found.area == pytest.approx((1 + 2 / 3) / 2)  # the precision where each hit is found
     assert found.prevalence == 0.5
-    at = dict(zip(found.recall.tolist(), found.precision.tolist(), strict=True))  # the last of equal recalls
-    assert at[0.5] == pytest.approx(1 / 2) and at[1.0] == pytest.approx(1 / 2)
-    assert found.recall[0] == 0 and (np.diff(found.recall) >= 0).all()
+    assert found.recall.tolist() == [0, 0.5, 1]
+    assert found.precision.tolist() == pytest.approx([1, 1, 2 / 3])  # where each hit is found
+
+
+def test_units_of_one_probability_are_found_together() -> None:
+    hit, predicted = np.array([True, False, True, False]), np.array([0.5, 0.5, 0.5, 0.1])
+    found = precision_recall(hit, predicted)
+    assert found is not None and found.area == pytest.approx(2 / 3)
+    assert found.recall.tolist() == [0, 1] and found.precision.tolist() == pytest.approx([2 / 3, 2 / 3])
+
+
+def test_the_drawn_steps_of_a_rare_class_have_the_area_that_is_printed() -> None:
+    draw = np.random.default_rng(0)
+    hit = np.arange(16_000) < 40
+    found = precision_recall(hit, draw.normal(size=len(hit)) + 4 * hit)
+    assert found is not None and len(found.recall) == 41
+    assert found.area == pytest.approx(float(np.diff(found.recall) @ found.precision[1:]))
 
 
 def test_a_long_curve_is_thinned_and_one_without_a_unit_is_none() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 
 from kit.files import write_table
-from kit.learn import attention
+from kit.learn import attention, gradcam
 from kit.learn.gradcam import Cam, Explainer
 from kit.show import explained, sheet
 from kit.show.explained import SIDE, Looks, veiled
@@ -38,6 +39,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     ]
     write_table(made.folder("predict") / "oof.csv", pd.DataFrame(rows))
     monkeypatch.setattr(explained, "_at_hand", lambda path: True)
+    monkeypatch.setattr(gradcam, "places", lambda model, side: 4)
     return made
 
 
@@ -84,6 +86,41 @@ def test_without_attention_the_tile_that_weighs_most_is_explained(
     monkeypatch.setitem(looks.__dict__, "rows", Looks(run).rows.assign(model="lenet5-scratch"))
     seen = looks.seen("c", slide(), 1)
     assert seen is not None and seen.place == 0
+
+
+def test_where_the_model_has_no_maps_the_first_that_has_explains_and_that_is_said(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gradcam, "places", lambda model, side: 4 if model.name == "lenet5-scratch" else 0)
+    looks = Looks(run)
+    assert looks.explainer is not None and looks.explainer.model.name == "lenet5-scratch"
+    assert looks.notes == ["net has no maps of more than one place: Grad-CAM is of lenet5-scratch"]
+    monkeypatch.setattr(gradcam, "places", lambda model, side: 1)
+    none = Looks(run)
+    assert none.seen("c", slide(), 1) is None
+    assert none.notes == ["there is no Grad-CAM: no model has maps of more than one place"]
+
+
+def test_a_model_that_sees_earlier_layers_too_is_told_to_be_explained_in_part(run: Run) -> None:
+    task = run.competition
+    run = replace(run, competition=replace(task, training=replace(task.training, layers="all")))
+    looks = Looks(run)
+    assert looks.explainer is not None and [note for note in looks.notes if "earlier layers too" in note]
+    last = Looks(replace(run, competition=task))
+    assert last.explainer is not None and not last.notes
+
+
+def test_a_map_that_is_empty_is_said_to_be(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    cam = Cam(np.zeros((2, 2), np.float32), np.zeros(2, np.float32))
+    monkeypatch.setattr(Explainer, "explain", lambda *_: cam)
+    seen = Looks(run).seen("c", slide(), 1)
+    assert seen is not None and seen.places == "for which nothing in it speaks"
+
+
+def test_a_note_names_no_folder_of_this_machine(run: Run, tmp_path: Path) -> None:
+    looks = Looks(run)
+    looks._note(f"{run.work.absolute() / 'train' / 'net'} is damaged, {tmp_path.absolute() / 'x'} too")
+    assert looks.notes == ["train/net is damaged, x too"]
 
 
 def test_an_image_that_was_not_predicted_has_none(run: Run) -> None:

@@ -49,3 +49,10 @@ document.querySelectorAll("table[data-sort]").forEach(sortable);
 document.querySelectorAll("[data-find]").forEach(box => {
   sift(box, [...document.querySelectorAll(box.dataset.find)]);
 });
+/* On paper nothing can be opened. */
+{
+  let opened = [];
+  const turn = open => opened.forEach(one => { one.open = open; });
+  addEventListener("beforeprint", () => { opened = [...document.querySelectorAll("details:not([open])")]; turn(true); });
+  addEventListener("afterprint", () => turn(false));
+}

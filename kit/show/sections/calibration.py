@@ -44,6 +44,7 @@ def section(results: Results) -> dict[str, Any]:
         "confusion": tables.confusion(confusion(scored.labels, scored.probabilities), classes),
         "shown": [classes[k] for k in shown],
         "units": len(scored.labels),
+        "groups": int(scored.frame["group_id"].nunique()),
         "sizes": sorted({b.units for bins in after.values() for b in bins}),
         "models": models(results),
     }

@@ -70,9 +70,9 @@ def same_units(results: Results) -> Check:
     differing, said = [], []
     for where, models in sets.items():
         units = {name: set(models[name].logits.index) for name in level.blended if name in models}
-        if not units:
+        every = set().union(*units.values())
+        if not every:
             continue
-        every = set.union(*units.values())
         said.append(f"{where}: {count(len(units), 'model')}, {count(len(every), 'unit')}")
         lacking = {name: len(every - mine) for name, mine in units.items() if every - mine}
         differing += [f"{where}: {name} lacks {n} of {len(every)}" for name, n in lacking.items()]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kit.errors import StageError
 from kit.show import diagnosis
 from kit.show.diagnosis import Scored
-from kit.show.results import Results
+from kit.show.results import Results, without_folders
 from kit.show.verdict import count, number
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class Album:
             tiles = store.read(store.path_of(self.results.run.folder("tile"), "train", image))
             return list(self._drawn(image, tiles, called, explained)), ""
         except StageError as error:
-            return [], error.message
+            return [], without_folders(self.results.run, error.message)
 
     def _drawn(self, image: str, tiles: Tiles, called: int, explained: bool) -> Iterator[Picture]:
         from kit.show import sheet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
@@ -148,12 +149,14 @@ def _declared(run: Run) -> Competition:
 
 
 def _safe(key: str, text: str) -> str:
-    """A setting without the password that the address of a database may have."""
+    """A setting without the folders of this machine, and without the password of a database."""
+    if key == "fold.duplicates" and text:
+        return Path(text).name
     if key != "tune.storage" or not text:
         return text
     from kit.learn.storage import masked
 
-    return masked(text)
+    return re.sub(r"^(sqlite[^:]*:///).*/", r"\1", masked(text))
 
 
 def _text(value: object) -> str:

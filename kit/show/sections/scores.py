@@ -25,6 +25,7 @@ def section(results: Results) -> dict[str, Any]:
     content = results.content
     sets = [part for part in tables.SETS if any(row["set"] == part for row in content["rows"])]
     found = gains(results)
+    higher = [gain.name for gain in found if verdict.errors_of(asdict(gain)) <= -verdict.ENOUGH]
     return {
         "tables": [tables.scores(content, part) for part in sets],
         "charts": [_interval_chart(content, part) for part in sets],
@@ -32,8 +33,21 @@ def section(results: Results) -> dict[str, Any]:
         "absent": content["absent"],
         "gains": gain_table(found) if found else None,
         "gains_chart": gain_chart(found, content["units"]) if len(found) > 1 else "",
-        "apart": sum(abs(verdict.errors_of(asdict(gain))) >= verdict.ENOUGH for gain in found),
+        "lower": [gain.name for gain in found if verdict.errors_of(asdict(gain)) >= verdict.ENOUGH],
+        "higher": higher,
+        "beaten": beaten_sentences([name for name in higher if name != "limit"]),
     }
+
+
+def beaten_sentences(names: list[str]) -> list[str]:
+    """What the verdict says of rows that clearly score lower than what is submitted."""
+    if not names:
+        return []
+    verb = "scores" if len(names) == 1 else "score"
+    return [
+        f"{', '.join(names)} {verb} lower than what is submitted, by two standard errors or more:"
+        " see the differences under Scores."
+    ]
 
 
 def _interval_chart(content: Mapping[str, Any], part: str) -> dict[str, str]:

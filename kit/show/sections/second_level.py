@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kit.combine.method import from_json
 from kit.metrics import Array
 from kit.show import score_plots
 from kit.show.results import Results
@@ -37,7 +38,7 @@ def section(results: Results) -> dict[str, Any] | None:
     fit = content["default"]
     models += ["metadata"] if "metadata" in fit else []
     found = list(numbers(fit, models, classes))
-    shift = list(prior_shift(fit, content["scored_prior"], classes))
+    shift = list(prior_shift(fit, classes))
     sites = [Number("site prior", f"log-odds of {name}", site, offset) for site, offsets in
              fit.get("sites", {}).items() for name, offset in zip(classes, offsets, strict=True)]  # fmt: skip
     return {
@@ -105,13 +106,12 @@ def _stacked(part: str, values: Array, models: Sequence[str], classes: Sequence[
             yield Number(part, "weights on the class's own logit", f"{model} for {name}", float(own[k, m, k]))
 
 
-def prior_shift(fit: Mapping[str, Any], scored: Sequence[float], classes: Sequence[str]) -> Iterator[Number]:
-    """What is added to the log-probability of each class: the log of its scored over its training share."""
-    prior = fit.get("prior_")
-    if prior is None or fit["settings"].get("scored_prior") is None:
+def prior_shift(fit: Mapping[str, Any], classes: Sequence[str]) -> Iterator[Number]:
+    """What the method adds to the log-probability of each class for the sake of the scored class shares."""
+    if fit["settings"].get("scored_prior") is None:
         return
-    for name, now, was in zip(classes, scored, prior, strict=True):
-        yield Number("prior shift", "added log-probability", name, float(np.log(now / was)))
+    for name, added in zip(classes, from_json(dict(fit)).shift(), strict=True):
+        yield Number("prior shift", "added log-probability", name, float(added))
 
 
 def table(found: Sequence[Number]) -> Table:

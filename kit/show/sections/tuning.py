@@ -23,6 +23,7 @@ ENOUGH = 20  # finished trials from which on an importance is computed
 ROUGH = 10  # trials for each setting, below which it says little
 FORESTS = 5  # resamples of the trials, each with a forest of its own
 TREES = 24
+WHOLE = "Shares add up to 100 % even where no setting matters."
 DONE = ("complete", "pruned", "diverged")
 FIXED = ("backbone", "fold", "trial", "state", "folds", "loss")
 
@@ -64,6 +65,7 @@ def section(results: Results) -> dict[str, Any] | None:
     return {
         "fits": len(fits),
         "changed": changed,
+        "searched": any(found.get("trials") for found in fits),
         "table": tables.tuning(best),
         "searches": [search(n, mine, results) for n, mine in enumerate(trials) if len(mine.frame) > 1],
     }
@@ -209,9 +211,9 @@ def importance_words(trials: Trials) -> str:
     if count < ROUGH * settings:
         return (
             f"{count} trials of {settings} settings: this ranks them roughly at best. Least and most are over"
-            f" {FORESTS} resamples of the trials; where these overlap, the order means nothing."
+            f" {FORESTS} resamples of the trials; where these overlap, the order means nothing. {WHOLE}"
         )
     from kit.learn.importance import MOST
 
     drawn = f"{MOST} that were drawn of the {count} trials" if count > MOST else f"the {count} trials"
-    return f"Least and most are over {FORESTS} resamples of {drawn}."
+    return f"Least and most are over {FORESTS} resamples of {drawn}. {WHOLE}"

@@ -6,7 +6,7 @@ from typing import Any
 
 from kit.files import read_strings
 from kit.show import diagnosis, tables
-from kit.show.results import Results
+from kit.show.results import Results, without_folders
 from kit.show.tables import Table
 
 
@@ -42,5 +42,6 @@ def data(results: Results) -> dict[str, Any]:
     }
     if results.own and path.is_file():
         images = read_strings(path)
+        images["reason"] = images["reason"].map(lambda text: without_folders(results.run, text))
         section |= {"statuses": tables.statuses(images), "failed": tables.failed(images)}
     return section

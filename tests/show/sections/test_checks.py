@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from kit.combine import second_level
+from kit.combine.confusion import confusion
 from kit.deliver import submit
 from kit.files import read_strings, write_json, write_table
 from kit.show import report
@@ -73,6 +74,29 @@ def test_rows_that_do_not_sum_to_one_are_found(run: Run) -> None:
 
     edit_oof(run, scaled)
     assert failed(run) == ["every row of combine/oof.csv sums to 1"]
+
+
+def test_averages_that_do_not_follow_from_the_matrix_are_found(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shifted(labels: np.ndarray, values: np.ndarray) -> np.ndarray:
+        counts = confusion(labels, values)
+        counts[0, 0], counts[1, 0] = counts[0, 0] - 1, counts[1, 0] + 1
+        return counts
+
+    monkeypatch.setattr(checks, "confusion", shifted)
+    found = failed(run)
+    assert len(found) == 4 and found[0].startswith("accuracy") and "rows of the matrix" in found[3]
+
+
+def test_a_group_of_which_a_part_is_held_out_is_found(run: Run) -> None:
+    results = Results(run)
+    frame = results.problem.level.frame
+    frame.loc["held"] = frame.iloc[0]
+    frame.loc["held", "role"] = "holdout"
+    (check,) = checks.section(results)["failed"]
+    assert check.what.startswith("held-out units and groups")
+    assert "0 units and 1 group in both" in check.numbers
 
 
 def test_a_unit_that_is_missing_in_the_table_is_found(run: Run) -> None:

@@ -8,9 +8,11 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from kit.errors import SettingError
@@ -137,6 +139,15 @@ def test_predictions_made_elsewhere_have_no_pictures_and_the_page_says_so(
 
 def test_tiles_that_are_gone_are_said(own_run: Run, finish: Callable[[Run], str]) -> None:
     assert "the tiles are not in the work folder any more" in finish(own_run)
+
+
+def test_of_several_images_of_a_unit_the_one_that_speaks_loudest_is_shown() -> None:
+    units = {"unit_id": ["u", "u", "v"], "p_A": ["0.2", "0.9", "1.0"], "p_B": ["0.8", "0.1", "0.0"]}
+    looks: Any = SimpleNamespace(rows=pd.DataFrame(units, index=["i", "j", "k"]))
+    nothing: Any = None
+    album = pictures.Album(nothing, looks)
+    assert album._image("u", "A") == ("j", 2) and album._image("u", "B") == ("i", 2)
+    assert album._image("all its images failed", "A") == ("", 0)
 
 
 def test_of_many_classes_the_likeliest_three_are_said() -> None:

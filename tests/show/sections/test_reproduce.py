@@ -52,6 +52,18 @@ def test_the_password_of_a_database_is_nowhere(make_run: Callable[..., Run]) -> 
     assert "hunter2" not in text and "me:***@host" in text
 
 
+def test_no_folder_of_this_machine_is_named(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    task = replace(
+        run.competition,
+        folds=replace(run.competition.folds, duplicates="/home/someone/work/clusters.csv"),
+        tuning=Tuning(storage="sqlite:////home/someone/study.db"),
+    )
+    run = replace(run, competition=task)
+    text = reproduce.command(run) + str(reproduce.settings_table(run))
+    assert "someone" not in text and "fold.duplicates=clusters.csv" in text and "study.db" in text
+
+
 def test_every_stage_has_a_bar_for_its_time_and_its_memory(results: Results) -> None:
     times = reproduce.times(results)
     assert times is not None

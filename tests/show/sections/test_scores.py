@@ -76,6 +76,22 @@ def test_the_page_has_them_as_a_table_and_a_chart_without_the_constant(html: str
     assert label.startswith(f"{len(rows) - 1} others, on the same 60 units")
 
 
+def test_what_scores_better_than_the_submitted_blend_is_told(
+    two: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [
+        Gain("better", "model", -0.3, 0.1, -0.5, -0.1, 0.0),
+        Gain("alike", "model", 0.1, 0.1, -0.1, 0.3, 0.8),
+        Gain("limit", "limit", -0.5, 0.1, -0.7, -0.3, 0.0),
+        Gain("worse", "model", 0.2, 0.1, 0.0, 0.4, 1.0),
+    ]
+    monkeypatch.setattr(scores, "gains", lambda results: found)
+    section = scores.section(two)
+    assert section["lower"] == ["worse"] and section["higher"] == ["better", "limit"]
+    (told,) = section["beaten"]  # the best possible score is below any
+    assert told.startswith("better scores lower than what is submitted")
+
+
 def test_equal_probabilities_differ_by_nothing() -> None:
     found = Gain("twin", "model", 0.0, 0.0, 0.0, 0.0, 0.5)
     table = scores.gain_table([found])

@@ -62,10 +62,18 @@ def test_a_pool_without_weights_has_no_chart_of_them() -> None:
 
 
 def test_the_shift_of_the_prior_is_what_the_method_adds() -> None:
-    fit = {"prior_": [0.8, 0.2], "settings": {"scored_prior": [0.5, 0.5]}}
-    found = list(shown.prior_shift(fit, [0.5, 0.5], ["A", "B"]))
-    assert [(one.of, round(one.value, 4)) for one in found] == [("A", -0.47), ("B", 0.9163)]
-    assert list(shown.prior_shift(fit | {"settings": {"scored_prior": None}}, [0.5, 0.5], ["A", "B"])) == []
+    labels = np.repeat([0, 1], [79, 19])  # with half a unit more of each: shares of about 0.8 and 0.2
+    X = np.full((98, 1, 2), 0.5)
+
+    def added(name: str, prior: tuple[float, ...] | None) -> list[tuple[str, float]]:
+        fit = choose.make(name, prior, 2).fit(X, labels).to_json()
+        return [(one.of, round(one.value, 3)) for one in shown.prior_shift(fit, ["A", "B"])]
+
+    shifts = np.log(0.5 / np.array([79.5, 19.5]) * 99).round(3)
+    expected = list(zip("AB", shifts.tolist(), strict=True))
+    assert added("mean logit + platt", (0.5, 0.5)) == added("ridge pool", (0.5, 0.5)) == expected
+    assert added("mean logit + platt", None) == []
+    assert added("mean logit + no calibration", (0.5, 0.5)) == [("A", 0.0), ("B", 0.0)]
 
 
 def test_the_offsets_of_sites_and_the_weight_of_metadata_are_shown(make_run: Callable[..., Run]) -> None:

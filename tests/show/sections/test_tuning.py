@@ -55,6 +55,13 @@ def test_a_trial_that_was_stopped_early_never_counts_as_the_best() -> None:
         assert fold.best[-1] == fold.loss[fold.whole].min() > fold.loss[-1]
 
 
+def test_the_chart_tells_of_the_lowest_loss_of_a_complete_trial() -> None:
+    found = only(table(folds=1))
+    label = tuning.search_plots.history("h", "net", tuning.histories(found))
+    lowest = found.complete.frame["loss"].astype(float).min()
+    assert f"the lowest of a complete one is {lowest:.4f}" in label
+
+
 def test_where_nothing_is_better_that_is_said() -> None:
     frame = table()
     frame.loc[frame["trial"] != "0", "loss"] = "9.0"
@@ -76,6 +83,7 @@ def test_enough_trials_rank_the_settings_and_say_how_roughly() -> None:
     assert "of the 60 trials" in tuning.importance_words(many)
     crowded = only(table(folds=5).assign(drop=lambda t: t.index.astype(str))).complete
     assert "roughly at best" in tuning.importance_words(crowded)
+    assert all("even where no setting matters" in tuning.importance_words(one) for one in (many, crowded))
 
 
 @pytest.mark.parametrize(
@@ -94,6 +102,14 @@ def test_settings_are_put_on_a_scale_by_what_they_are(
     np.testing.assert_allclose(found.place, places, atol=1e-12)
     assert [words for _, words in found.words] == ends
     assert found.name == ("x (log)" if texts[0] == "1e-4" else "x")
+
+
+def test_a_run_without_a_search_says_so(own_run: Run, finish: Callable[[Run], str]) -> None:
+    kept = {"settings": {"lr": 0.001}, "trial": None, "trials": 0}
+    write_json(own_run.folder("tune") / "best.json", {"net": {"0": kept, "1": kept}})
+    text = escaped.unescape(finish(own_run))
+    assert "There was no search: all 2 fits use the settings as given." in text
+    assert "Trial 0 is" not in text and "no fold had a say" not in text
 
 
 def test_the_page_shows_the_search_of_our_own_models(own_run: Run, finish: Callable[[Run], str]) -> None:
