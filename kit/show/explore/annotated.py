@@ -11,8 +11,9 @@ from kit.boxes import CORNERS, SIZES, normalised
 from kit.show.explore.box_plots import Mark, frame
 from kit.show.explore.content import Chart, Charts, Data, Fact, Section, Words
 from kit.show.explore.geometry import boxes_an_image, with_known_sizes
-from kit.show.explore.pictures import at_hand, look, picture
+from kit.show.explore.pictures import at_hand, look
 from kit.show.explore.summary import plain
+from kit.show.pictures import picture
 from kit.show.tables import MOST, Table
 from kit.show.verdict import count
 

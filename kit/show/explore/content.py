@@ -10,6 +10,7 @@ import pandas as pd
 
 from kit.boxes import SIZES
 from kit.competition import Tables
+from kit.show.pictures import Picture
 from kit.show.tables import Table
 from kit.state import Run
 
@@ -48,16 +49,6 @@ class Chart:
 
     caption: str
     svg: str
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image as a ``data:`` address, with what is said below it and, for those who do not see it, of it."""
-
-    source: str
-    caption: str
-    alt: str
-    size: tuple[int, int]
 
 
 @dataclass(frozen=True)

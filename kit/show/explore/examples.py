@@ -11,9 +11,10 @@ from PIL import Image, ImageDraw
 from kit import seeds
 from kit.boxes import CORNERS, has_box
 from kit.read.reader import Pixels
-from kit.show.explore.content import Block, Data, Fact, Gallery, Picture, Section, Words
+from kit.show.explore.content import Block, Data, Fact, Gallery, Section, Words
 from kit.show.explore.findings import series
-from kit.show.explore.pictures import Look, at_hand, first_ids, looks, picture, unread
+from kit.show.explore.pictures import Look, at_hand, first_ids, looks, unread
+from kit.show.pictures import Picture, picture
 
 CLASSES = 24  # of which an example is shown, at most
 LINE, HALO = (255, 170, 51), (20, 20, 20)  # of a box on a picture, and around its line

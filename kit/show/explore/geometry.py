@@ -8,9 +8,9 @@ import pandas as pd
 from kit.boxes import CORNERS, SIZES, has_box, normalised
 from kit.show.explore.box_plots import coverage, heat
 from kit.show.explore.content import Block, Data, Fact, Gallery, Section, Words
-from kit.show.explore.pictures import drawing
 from kit.show.explore.summary import plain, summary
 from kit.show.explore.summary import table as summaries
+from kit.show.pictures import drawing
 from kit.show.tables import Table
 from kit.show.verdict import percent
 

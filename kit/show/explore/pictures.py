@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from kit import parallel
 from kit.errors import ImageError, SettingError
@@ -21,8 +16,7 @@ from kit.read.budget import SPEED
 from kit.read.picture import Picture as Whole
 from kit.read.reader import ImageRefused, Pixels, Reader, opener, resized
 from kit.read.tiler import told
-from kit.show.explore.content import Data, Picture
-from kit.show.tiles import webp
+from kit.show.explore.content import Data
 from kit.state import Run
 
 SIDE = 288  # pixels of the longer side of a picture
@@ -127,20 +121,6 @@ def at_hand(data: Data) -> frozenset[str]:
 def first_ids(data: Data, count: int) -> list[str]:
     """The first images of the training table, in the order in which it is shipped."""
     return data.raw[data.run.competition.image].astype(str).head(count).tolist()
-
-
-def picture(pixels: Pixels, caption: str, alt: str) -> Picture:
-    """A photograph as WebP, light."""
-    source = "data:image/webp;base64," + base64.b64encode(webp(pixels)).decode()
-    return Picture(source, caption, alt, (pixels.shape[1], pixels.shape[0]))
-
-
-def drawing(pixels: NDArray[np.uint8], caption: str, alt: str) -> Picture:
-    """A drawing of few colours as PNG: uint8 (height, width, 3), or 4 where parts are transparent."""
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG", optimize=True)
-    source = "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
-    return Picture(source, caption, alt, (pixels.shape[1], pixels.shape[0]))
 
 
 def unread(found: Mapping[str, Look]) -> list[str]:

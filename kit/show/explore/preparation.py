@@ -16,8 +16,9 @@ from kit.read.density import Mask
 from kit.read.reader import Pixels, Reader, opener, resized
 from kit.read.steps import STEPS, apply
 from kit.read.tiler import look as slide_findings
-from kit.show.explore.content import Data, Fact, Gallery, Picture, Section, Words
-from kit.show.explore.pictures import Bad, at_hand, attempt, fitted, path_of, picture, shrunk
+from kit.show.explore.content import Data, Fact, Gallery, Section, Words
+from kit.show.explore.pictures import Bad, at_hand, attempt, fitted, path_of, shrunk
+from kit.show.pictures import Picture, picture
 from kit.show.sheet import PALETTE
 from kit.show.verdict import percent
 

@@ -20,11 +20,11 @@ from threadpoolctl import threadpool_limits
 
 from kit import seeds
 from kit.metrics import Array
-from kit.show.explore.content import Chart, Charts, Data, Fact, Gallery, Picture, Section, Words
+from kit.show.explore.content import Chart, Charts, Data, Fact, Gallery, Section, Words
 from kit.show.explore.drawn import MARKERS, colour
 from kit.show.explore.findings import series
 from kit.show.explore.geometry import shares
-from kit.show.explore.pictures import drawing
+from kit.show.pictures import Picture, drawing
 from kit.show.plots import LINE, Box, chart, tip
 from kit.show.tables import Table
 from kit.show.verdict import percent

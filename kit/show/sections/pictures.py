@@ -22,7 +22,7 @@ from kit.show.verdict import count, number
 if TYPE_CHECKING:
     from kit.read.store import Tiles
     from kit.show.explained import Looks
-    from kit.show.explore.content import Picture
+    from kit.show.pictures import Picture
 
 EACH = 4  # units of a kind that are explained
 MISTAKES = 24  # misclassified units that are shown
@@ -154,7 +154,7 @@ class Album:
 
     def _drawn(self, image: str, tiles: Tiles, called: int, explained: bool) -> Iterator[Picture]:
         from kit.show import sheet
-        from kit.show.explore.pictures import picture
+        from kit.show.pictures import picture
 
         slide = bool(tiles.thumbnail().size)
         what = f"{count(len(tiles), 'tile')} outlined" if slide else "the picture"

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from kit.show.explore import examples, pictures
-from kit.show.explore.content import Picture
+from kit.show.pictures import Picture
 from kit.show.tiles import HEAVY
 from tests.show.explore.findings_made import SIZE, draw_images, galleries, read
 from tests.show.explore.tables_made import cohort, made, words
