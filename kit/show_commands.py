@@ -38,8 +38,8 @@ def _explore_options(parser: argparse.ArgumentParser) -> None:
         type=at_least(0),
         default=BOXES,
         metavar="N",
-        help=f"how many boxes, drawn at random, are on the t-SNE map; 0: no map (default: {BOXES}; all of"
-        " VinBigData's take an hour)",
+        help=f"how many boxes, drawn at random, are on the t-SNE map; 0: no map (default: {BOXES}; 1,500"
+        " take a minute)",
     )
 
 
@@ -76,5 +76,7 @@ SHOW_COMMANDS = (
         "walk through slides in the browser: deep zoom, tissue, tiles, attention, predictions",
         _view_options,
         room("kit.show.view.command"),
+        (),
+        tuple(option for option in MODELS if option != "--folds"),
     ),
 )
