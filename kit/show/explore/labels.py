@@ -59,6 +59,8 @@ def balance(counts: pd.Series[int], what: str) -> str:
     if absent:
         verb = "has" if len(absent) == 1 else "have"
         return f"{', '.join(absent)} of the {len(counts)} declared classes {verb} no {what}."
+    if counts.nunique() == 1:
+        return f"The {len(counts)} classes are even: {count(int(counts.iloc[0]), what)} each."
     most, least, ratio = counts.idxmax(), counts.idxmin(), counts.max() / counts.min()
     shares = f"{most} has {percent(counts.max() / total, 1)} and {least} {percent(counts.min() / total, 1)}"
     if ratio <= EVEN:

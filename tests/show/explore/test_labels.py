@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
 from kit.show.explore import labels
 from tests.show.explore.tables_made import captions, cells, cohort, made, words
 
@@ -12,7 +14,12 @@ def test_images_and_units_of_every_class_are_counted(tmp_path: Path) -> None:
     table = {"image_id": list("abcdef"), "p": list("112223"), "label": list("AABBBA")}
     section = labels.section(made(tmp_path, table, unit="p"))
     assert section.facts["images"] == {"A": 3, "B": 3} and section.facts["units"] == {"A": 2, "B": 1}
-    assert "about even" in words(section) and len(captions(section)) == 2
+    assert "The 2 classes are even: 3 images each." in words(section) and len(captions(section)) == 2
+
+
+def test_nearly_even_classes_are_told_from_even_ones() -> None:
+    said = labels.balance(pd.Series({"A": 52, "B": 48}), "image")
+    assert said == "The 2 classes are about even: of 100 images, A has 52.0\xa0% and B 48.0\xa0%."
 
 
 def test_uneven_classes_are_said_to_be_so_with_numbers(tmp_path: Path) -> None:
