@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 import os
 import shutil
@@ -15,7 +14,7 @@ from typing import Any
 
 from kit.competition import Competition, Demo
 from kit.errors import DataError
-from kit.files import fingerprint, write_json
+from kit.files import fingerprint, read_json, write_json
 
 DEMO_SEED = 0  # the cohort stays the same when --seed changes the draws made on it
 log = logging.getLogger("kit")
@@ -34,12 +33,11 @@ def demo_data(task: Competition, work: Path, workers: int) -> Path:
     folder, marker = work / "data", work / "data" / "demo.json"
     others = _others(task)
     made = _settings(task.demo) | {"version": module.VERSION} | others
-    if _written(marker) == made:
+    if read_json(marker) == made:
         return folder
     began = work / "data" / "begun.json"
-    if any(
-        old not in ({}, _without_others(made)) for old in map(_without_others, map(_written, (marker, began)))
-    ):
+    earlier = [_without_others(read_json(path)) for path in (marker, began)]
+    if any(old not in ({}, _without_others(made)) for old in earlier):
         shutil.rmtree(folder)
     write_json(began, made)
     demo = task.demo
@@ -77,12 +75,6 @@ def demo_image(task: Competition, folder: Path) -> Path | None:
 def _others(task: Competition) -> dict[str, int]:
     """How many patients without a label the cohort has, where they are asked for."""
     return {"other": task.demo.other} if task.tiles.extra and task.demo.other else {}
-
-
-def _written(path: Path) -> dict[str, Any]:
-    """What a JSON file says; nothing where there is none."""
-    content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return content
 
 
 def _without_others(made: dict[str, Any]) -> dict[str, Any]:

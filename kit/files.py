@@ -121,6 +121,12 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where the file is not there."""
+    content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return content
+
+
 def write_table(path: Path, table: pd.DataFrame, float_format: str | None = None) -> None:
     """Write a table as CSV without its index: LF line ends, floats by ``repr`` unless a format is given."""
     text = table.to_csv(index=False, lineterminator="\n", float_format=float_format)

@@ -60,21 +60,26 @@ def _who(content: dict[str, Any]) -> list[str]:
     readers, busiest = content["readers"], content["busiest"]
     head = ("reader", "rows", "images", "boxes")
     rows = [(name, *(f"{row[key]:,}" for key in head[1:])) for name, row in readers.items()]
-    names = _listed(busiest["readers"])
+    names = series(busiest["readers"])
     share = f"{busiest['rows']:.1%} of the rows and {busiest['boxes']:.1%} of the boxes"
     others = [name for name in readers if name not in busiest["readers"]]
     blind = sorted(name for name in others if not readers[name]["boxes"])
     lines = [*_table(head, rows), "", f"{names} made {share}"]
     if blind:
         lines.append(
-            f"{len(blind)} of the other {len(others)} readers never drew a box: {_listed(blind)};"
+            f"{len(blind)} of the other {len(others)} readers never drew a box: {series(blind)};"
             " who read an image tells what it is"
         )
     return lines
 
 
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+def series(names: Sequence[str]) -> str:
+    """Names in a sentence.
+
+    >>> series(["a"]), series(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def _agreement(content: dict[str, Any], agreed: pd.DataFrame) -> list[str]:

@@ -41,7 +41,7 @@ BACKGROUND = "background_"  # what the columns of the background begin with
 
 def tile_metadata(path: Path, splits: tuple[str, ...] = ("train",)) -> pd.DataFrame:
     """Size, tissue share and background colour of each image of these splits, from ``images.csv``."""
-    table = _images(path, splits)
+    table = images(path, splits)
     found = numbers(table[["width", "height", "tissue"]])
     found = found.where(found["width"] > 0)  # an image that could not be read has no size
     return found.join(_colours(table["background"]))
@@ -55,7 +55,7 @@ def shortcut_features(path: Path) -> dict[str, pd.DataFrame]:
         image could not be read. A set whose columns the table lacks is left out: see
         :func:`shortcuts_absent`.
     """
-    table = _images(path)
+    table = images(path)
     found = {}
     for name, columns in SHORTCUTS.items():
         if not _lacking(table, columns):
@@ -74,14 +74,14 @@ def looks(path: Path) -> dict[str, pd.DataFrame]:
     """
     if not path.is_file():
         return {}
-    table = numbers(_images(path).drop(columns="split"))
+    table = numbers(images(path).drop(columns="split"))
     behind = table.columns.str.startswith(BACKGROUND)
     return {name: table.loc[:, behind == background] for name, background in COLOURS.items()}
 
 
 def shortcuts_absent(path: Path) -> dict[str, str]:
     """The sets that :func:`shortcut_features` leaves out, and why."""
-    table = _images(path)
+    table = images(path)
     lacking = {name: _lacking(table, columns) for name, columns in SHORTCUTS.items()}
     return {
         name: f"{path.name} has no column {', '.join(columns)}; repeat tile"
@@ -90,7 +90,8 @@ def shortcuts_absent(path: Path) -> dict[str, str]:
     }
 
 
-def _images(path: Path, splits: tuple[str, ...] = ("train",)) -> pd.DataFrame:
+def images(path: Path, splits: tuple[str, ...] = ("train",)) -> pd.DataFrame:
+    """The rows of ``images.csv`` of these splits by image_id, cells as text."""
     table = read_strings(path)
     return table[table["split"].isin(splits)].drop_duplicates("image_id").set_index("image_id")
 
@@ -101,11 +102,12 @@ def _lacking(table: pd.DataFrame, columns: tuple[str, ...]) -> list[str]:
 
 def _colours(cells: pd.Series[str]) -> pd.DataFrame:
     """``#rrggbb`` as numbers red, green and blue; NaN where an image could not be read."""
-    values = np.array([_rgb(text) for text in cells]).reshape(-1, 3)
+    values = np.array([rgb(text) for text in cells]).reshape(-1, 3)
     return pd.DataFrame(values, cells.index, ["red", "green", "blue"])
 
 
-def _rgb(text: str) -> tuple[float, ...]:
+def rgb(text: str) -> tuple[float, ...]:
+    """``#rrggbb`` as red, green and blue, 0 to 255; NaN of any other text."""
     if len(text) != 7:
         return (np.nan, np.nan, np.nan)
     return tuple(float(int(text[n : n + 2], 16)) for n in (1, 3, 5))

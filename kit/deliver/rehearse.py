@@ -23,6 +23,7 @@ from kit.deliver.packages import Packages
 from kit.deliver.projection import Work
 from kit.deliver.sandbox import Ended, Kernel, Limits
 from kit.errors import SettingError
+from kit.files import read_json
 from kit.state import Run
 
 WIDTH = 100  # columns of what the console prints
@@ -154,9 +155,7 @@ def find_bundle(run: Run, options: Options) -> tuple[Path, dict[str, Any]]:
 
 
 def _about(folder: Path) -> dict[str, Any]:
-    path = folder / "inputs" / "code" / "bundle.json"
-    content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return content
+    return read_json(folder / "inputs" / "code" / "bundle.json")
 
 
 def places(layout: str, run: Run, folder: Path, data: Path) -> dict[str, Path]:

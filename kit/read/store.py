@@ -162,9 +162,16 @@ def packed(
     )
 
 
-def encode(pixels: NDArray[Any]) -> bytes:
-    """A picture as PNG: uint8 (H, W, 3), red first, or (H, W) of uint8 or uint16."""
-    done, stream = cv2.imencode(".png", pixels[..., ::-1] if pixels.ndim == 3 else pixels)
+def encode(pixels: NDArray[Any], kind: str = ".png", options: Sequence[int] = ()) -> bytes:
+    """A picture as a file: uint8 (H, W, 3) or (H, W, 4), red first, or (H, W) of uint8 or uint16.
+
+    Args:
+        kind: the format, by its suffix.
+        options: pairs of OpenCV's flags and their values.
+    """
+    order = {3: [2, 1, 0], 4: [2, 1, 0, 3]}
+    ordered = pixels[..., order[pixels.shape[2]]] if pixels.ndim == 3 else pixels
+    done, stream = cv2.imencode(kind, np.ascontiguousarray(ordered), options)
     assert done
     return stream.tobytes()
 

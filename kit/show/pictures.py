@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kit.read.reader import Pixels
+from kit.read.reader import Pixels, resized
 from kit.show.tiles import webp
+
+SIDE = 288  # pixels of the longer side of a picture
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,13 @@ class Picture:
     caption: str
     alt: str
     size: tuple[int, int]
+
+
+def fitted(pixels: Pixels, side: int = SIDE) -> Pixels:
+    """Made smaller, where the longer side has more pixels than ``side``."""
+    height, width = pixels.shape[:2]
+    scale = min(1.0, side / max(height, width))
+    return resized(pixels, max(1, round(width * scale)), max(1, round(height * scale)))
 
 
 def picture(pixels: Pixels, caption: str, alt: str) -> Picture:

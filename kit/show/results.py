@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,7 @@ import pandas as pd
 
 from kit.combine.second_level import Problem
 from kit.combine.units import gather, joins_own
-from kit.files import read_strings
+from kit.files import read_json, read_strings
 from kit.show import diagnosis
 from kit.show.diagnosis import Scored
 from kit.state import STAGES, Run, read_state
@@ -78,8 +77,3 @@ def without_folders(run: Run, text: str) -> str:
     for name in sorted(names, key=len, reverse=True):
         text = text.replace(name, "")
     return text
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where the file is absent."""
-    return json.loads(path.read_text()) if path.is_file() else {}

@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import quote
 
 import cv2
-import numpy as np
 import pandas as pd
 
 from kit import parallel
@@ -25,7 +24,7 @@ from kit.read.reader import Pixels
 from kit.read.tiles import load_images
 from kit.show import sheet
 from kit.show.page import render
-from kit.show.verdict import percent
+from kit.show.verdict import count, percent
 from kit.state import Run
 
 HEAVY = 25_000  # bytes of a thumbnail, at most: a page of 750 is then below 20 MB
@@ -166,7 +165,7 @@ def _drawn(source: Path, target: Path, labels: dict[str, str], row: dict[str, An
         if row["status"] in ABSENT:
             return card(row["status"], row["reason"])
         return card("damaged", f"{error.message}; {error.hint}")
-    write_bytes(picture, _encoded(".png", drawn, PNG))
+    write_bytes(picture, store.encode(drawn, ".png", PNG))
     write_bytes(thumbnail, webp(light))
     links = [quote(path.relative_to(target).as_posix()) for path in (picture, thumbnail)]
     return card(row["status"], row["reason"], picture=links[0], thumbnail=links[1], size=light.shape[1::-1])
@@ -175,17 +174,10 @@ def _drawn(source: Path, target: Path, labels: dict[str, str], row: dict[str, An
 def webp(picture: Pixels) -> bytes:
     """As WebP of the best quality that is light enough."""
     for quality in QUALITIES:
-        stream = _encoded(".webp", picture, (cv2.IMWRITE_WEBP_QUALITY, quality))
+        stream = store.encode(picture, ".webp", (cv2.IMWRITE_WEBP_QUALITY, quality))
         if len(stream) <= HEAVY:
             break
     return stream
-
-
-def _encoded(kind: str, picture: Pixels, options: Sequence[int]) -> bytes:
-    done, stream = cv2.imencode(kind, np.ascontiguousarray(picture[..., ::-1]), options)
-    assert done
-    found: bytes = stream.tobytes()
-    return found
 
 
 def _summary(row: dict[str, Any]) -> str:
@@ -193,17 +185,8 @@ def _summary(row: dict[str, Any]) -> str:
     sections, clots = int(row.get("sections") or 0), int(row.get("clots") or 0)
     words = [f"tissue {percent(row['tissue'], 1)}"]
     if sections:
-        words.append(f"{_number(sections, 'section')} of {_number(clots, 'clot')}")
-    return " · ".join([*words, _number(row["tiles"], "tile")])
-
-
-def _number(count: int, what: str) -> str:
-    """A number and its noun.
-
-    >>> _number(1, "tile"), _number(1200, "tile")
-    ('1 tile', '1,200 tiles')
-    """
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+        words.append(f"{count(sections, 'section')} of {count(clots, 'clot')}")
+    return " · ".join([*words, count(row["tiles"], "tile")])
 
 
 def _area(pixels: int) -> str:
@@ -218,7 +201,7 @@ def _area(pixels: int) -> str:
 def _counts(cards: Sequence[Card]) -> str:
     """How many images there are, and how many of each status: ``3 images: 2 ok, 1 empty``."""
     counts = Counter(card.status for card in cards)
-    return f"{_number(len(cards), 'image')}: " + ", ".join(
+    return f"{count(len(cards), 'image')}: " + ", ".join(
         f"{n:,} {status}" for status, n in counts.most_common()
     )
 
@@ -227,7 +210,7 @@ def _said(run: Run, cards: Sequence[Card], some: bool) -> str:
     """Where the pictures are, how many, and what could not be drawn."""
     folder = run.folder("pictures")
     drawn, left = [card for card in cards if card.picture], [card for card in cards if not card.picture]
-    lines = [f"pictures: {len(drawn):,} of {_number(len(cards), 'image')} drawn in {folder / 'images'}"]
+    lines = [f"pictures: {len(drawn):,} of {count(len(cards), 'image')} drawn in {folder / 'images'}"]
     lines.append(_counts(cards))
     if left:
         lines.append("without a picture:")

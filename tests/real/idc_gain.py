@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score
-from tqdm.auto import tqdm
 
 from kit.files import write_table
 from kit.learn import leak, models
 from kit.learn.dataset import labelled
 from kit.metrics import LogLoss
+from kit.progress import Bar
 from kit.state import Run
 
 PLAIN = ("mobilenetv2_100:frozen; views=1; layers=last", "tf_efficientnet_lite0:frozen; views=1; layers=last")
@@ -43,7 +43,7 @@ def _probe(run: Run, text: str, images: pd.DataFrame) -> np.ndarray:
     features = leak.image_features(run, model, images.index)
     y, fold = images["y"].to_numpy(np.int64), images["fold"].to_numpy()
     found = np.zeros((len(images), 2))
-    for name in tqdm(sorted(set(fold)), desc=f"plain probe, {model.backbone.encoder}", unit="fold"):
+    for name in Bar(sorted(set(fold)), desc=f"plain probe, {model.backbone.encoder}", unit="fold"):
         held = fold == name
         found[held] = leak.probe(features[~held], y[~held], features[held])
     return found

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kit.boxes import SIZES
+from kit.combine import baselines
 from kit.errors import DataError, ImageError, SettingError
 from kit.files import numbers, read_strings
 from kit.parallel import run_all
@@ -132,9 +133,7 @@ def _at_hand(run: Run, raw: pd.DataFrame, findings: pd.DataFrame | None) -> list
     found = []
     tiled = run.folder("tile") / "images.csv"
     if tiled.is_file():
-        table = read_strings(tiled)
-        table = table[table["split"] == "train"].drop_duplicates("image_id").set_index("image_id")
-        found.append(("stage tile", numbers(table[list(SIZES)])))
+        found.append(("stage tile", numbers(baselines.images(tiled)[list(SIZES)])))
     if set(SIZES) <= set(raw):
         found.append(("the training table", numbers(raw.set_index(run.competition.image)[list(SIZES)])))
     if findings is not None and set(SIZES) <= set(findings):

@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw
 
 from kit import seeds
 from kit.boxes import CORNERS, has_box
+from kit.combine.annotations_text import series
 from kit.read.reader import Pixels
 from kit.show.explore.content import Block, Data, Fact, Gallery, Section, Words
-from kit.show.explore.findings import series
 from kit.show.explore.pictures import Look, at_hand, first_ids, looks, unread
 from kit.show.pictures import Picture, picture
 

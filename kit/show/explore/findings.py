@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 from kit.boxes import has_box
 from kit.combine.agreement import agreement, labels_by
 from kit.combine.annotations import counts
+from kit.combine.annotations_text import series
 from kit.show.explore import drawn
 from kit.show.explore.content import Chart, Charts, Data, Fact, Section, Words
 from kit.show.explore.summary import plain
@@ -154,15 +155,6 @@ def of_findings(agreed: pd.DataFrame, found: Mapping[str, Any]) -> pd.DataFrame:
     """The agreement without the row of nothing."""
     kept: pd.DataFrame = agreed.loc[agreed.index != found["nothing"]]
     return kept
-
-
-def series(names: Sequence[str]) -> str:
-    """Names in a sentence.
-
-    >>> series(["a"]), series(["a", "b", "c"])
-    ('a', 'a, b and c')
-    """
-    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def class_table(classes: pd.DataFrame, rows: int) -> Table:

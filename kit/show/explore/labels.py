@@ -22,8 +22,8 @@ def section(data: Data) -> Section:
     images = counted(train["label"], task.classes)
     units = counted(train.drop_duplicates("unit_id")["label"], task.classes)
     facts: dict[str, Fact] = {
-        "images": {str(name): int(n) for name, n in images.items()},
-        "units": {str(name): int(n) for name, n in units.items()},
+        "images": dict(_texts(images)),
+        "units": dict(_texts(units)),
         "shares": {str(name): float(n / max(1, images.sum())) for name, n in images.items()},
         "unit_shares": {str(name): float(n / max(1, units.sum())) for name, n in units.items()},
         "ratio": _ratio(images),

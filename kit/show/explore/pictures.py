@@ -14,12 +14,12 @@ from kit.errors import ImageError, SettingError
 from kit.files import split_archive
 from kit.read.budget import SPEED
 from kit.read.picture import Picture as Whole
-from kit.read.reader import ImageRefused, Pixels, Reader, opener, resized
+from kit.read.reader import ImageRefused, Pixels, Reader, opener
 from kit.read.tiler import told
 from kit.show.explore.content import Data
+from kit.show.pictures import SIDE, fitted
 from kit.state import Run
 
-SIDE = 288  # pixels of the longer side of a picture
 SLOW = 25.0  # seconds of a core above which an image is not read for a thumbnail
 BROKEN = (ImageError, SettingError, MemoryError, cv2.error)  # one bad image is no reason to have no page
 Made = TypeVar("Made")
@@ -96,13 +96,6 @@ def shrunk(image: Reader) -> tuple[Pixels, tuple[int, int]]:
 def factor_of(size: tuple[int, int]) -> int:
     """Level-0 pixels a pixel of a picture."""
     return max(1, max(size) // SIDE)
-
-
-def fitted(pixels: Pixels, side: int = SIDE) -> Pixels:
-    """Made smaller, where the longer side has more pixels than ``side``."""
-    height, width = pixels.shape[:2]
-    scale = min(1.0, side / max(height, width))
-    return resized(pixels, max(1, round(width * scale)), max(1, round(height * scale)))
 
 
 def path_of(data: Data, image_id: str) -> Path:

@@ -17,8 +17,8 @@ from kit.read.reader import Pixels, Reader, opener, resized
 from kit.read.steps import STEPS, apply
 from kit.read.tiler import look as slide_findings
 from kit.show.explore.content import Data, Fact, Gallery, Section, Words
-from kit.show.explore.pictures import Bad, at_hand, attempt, fitted, path_of, shrunk
-from kit.show.pictures import Picture, picture
+from kit.show.explore.pictures import Bad, at_hand, attempt, path_of, shrunk
+from kit.show.pictures import Picture, fitted, picture
 from kit.show.sheet import PALETTE
 from kit.show.verdict import percent
 

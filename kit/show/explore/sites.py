@@ -15,8 +15,7 @@ from kit.boxes import SIZES
 from kit.combine import baselines
 from kit.combine.inner import inner_folds
 from kit.combine.reliability import wilson
-from kit.files import read_strings
-from kit.metrics import Array, LogLoss
+from kit.metrics import LogLoss
 from kit.show.explore import drawn
 from kit.show.explore.content import Block, Chart, Charts, Data, Fact, Section, Words
 from kit.show.explore.kinds import ordered
@@ -148,9 +147,8 @@ def backgrounds(data: Data) -> pd.DataFrame | None:
     path = data.run.folder("tile") / "images.csv"
     if not path.is_file():
         return None
-    table = read_strings(path)
-    table = table[(table["split"] == "train") & table["background"].str.fullmatch("#[0-9a-f]{6}")]
-    table = table.drop_duplicates("image_id").set_index("image_id")
+    table = baselines.images(path)
+    table = table[table["background"].str.fullmatch("#[0-9a-f]{6}")]
     sites = data.tables.train["site"]
     table = table[table.index.isin(sites.index[sites != ""])]
     return (
@@ -173,11 +171,7 @@ def _shares(colours: pd.DataFrame) -> dict[str, float]:
 
 def _apart(one: str, other: str) -> float:
     """The largest distance of two colours over red, green and blue, in grey levels."""
-    return float(np.abs(_rgb(one) - _rgb(other)).max())
-
-
-def _rgb(text: str) -> Array:
-    return np.array([int(text[n : n + 2], 16) for n in (1, 3, 5)], dtype=np.float64)
+    return float(np.abs(np.subtract(baselines.rgb(one), baselines.rgb(other))).max())
 
 
 def _drawn(shares: Mapping[str, Mapping[str, float]], colours: pd.DataFrame) -> list[Block]:

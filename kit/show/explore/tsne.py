@@ -19,10 +19,10 @@ from scipy.spatial.distance import cdist
 from threadpoolctl import threadpool_limits
 
 from kit import seeds
+from kit.combine.annotations_text import series
 from kit.metrics import Array
 from kit.show.explore.content import Chart, Charts, Data, Fact, Gallery, Section, Words
 from kit.show.explore.drawn import MARKERS, colour
-from kit.show.explore.findings import series
 from kit.show.explore.geometry import shares
 from kit.show.pictures import Picture, drawing
 from kit.show.plots import LINE, Box, chart, tip

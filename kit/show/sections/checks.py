@@ -132,18 +132,12 @@ def counts_again(results: Results) -> Check:
 def rows_sum(results: Results) -> Iterator[Check]:
     """Each row of probabilities sums to 1: of the default, and of our own models as predicted."""
     run = results.run
-    for name in ("oof", "holdout", "test"):
-        table = read_strings(run.folder("combine") / f"{name}.csv")
-        if len(table):
-            yield _sums(
-                f"combine/{name}.csv", table[[f"p_{c}" for c in run.competition.classes]].to_numpy(float)
-            )
-    if results.own:
+    columns = [f"p_{name}" for name in run.competition.classes]
+    for stage in ("combine", "predict") if results.own else ("combine",):
         for name in ("oof", "holdout", "test"):
-            table = read_strings(run.folder("predict") / f"{name}.csv")
+            table = read_strings(run.folder(stage) / f"{name}.csv")
             if len(table):
-                values = table[[f"p_{c}" for c in run.competition.classes]].to_numpy(float)
-                yield _sums(f"predict/{name}.csv", values)
+                yield _sums(f"{stage}/{name}.csv", table[columns].to_numpy(float))
 
 
 def _sums(name: str, values: np.ndarray[Any, np.dtype[np.float64]]) -> Check:

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from kit.files import read_strings
+from kit.files import read_json, read_strings
 from kit.metrics import Array
 from kit.show import search_plots, tables
-from kit.show.results import Results, read_json
+from kit.show.results import Results
 from kit.show.tables import Table
 from kit.show.verdict import count, number, percent
+
+if TYPE_CHECKING:
+    from kit.learn.importance import Importance
 
 ENOUGH = 20  # finished trials from which on an importance is computed
 ROUGH = 10  # trials for each setting, below which it says little
@@ -87,14 +90,14 @@ def of_table(table: pd.DataFrame) -> list[Trials]:
 def search(n: int, trials: Trials, results: Results) -> dict[str, Any]:
     """The charts of one backbone's search, and what its trials say of its settings."""
     complete = trials.complete
-    importance = importances(complete, results.run.seed)
+    found = importances(complete, results.run.seed)
     return {
         "name": trials.name,
         "sentence": sentence(trials),
         "history": search_plots.history(f"history-{n}", trials.name, histories(trials)),
         "parallel": search_plots.parallel(f"parallel-{n}", trials.name, axes_of(complete), complete.gain),
-        "importance": importance,
-        "importance_chart": importance_chart(n, trials.name, importance),
+        "importance": importance_table(trials.name, found),
+        "importance_chart": importance_chart(n, trials.name, found),
         "importance_words": importance_words(complete),
     }
 
@@ -169,35 +172,41 @@ def short(text: str) -> str:
     return text if _float(text) == np.inf else f"{float(text):.2g}"
 
 
-def importances(trials: Trials, seed: int) -> Table | None:
-    """How much of the losses' variance each setting explains; ``None`` where there are too few trials.
+def importances(trials: Trials, seed: int) -> list[Importance]:
+    """How much of the losses' variance each setting explains; none where there are too few trials.
 
     fANOVA (Hutter, Hoos and Leyton-Brown 2014) as Optuna has it, on how much each trial gains over the
     settings as given in its fold, so that trials of all folds can be taken together. The spread is that over
     resamples of the trials.
     """
     if len(trials.frame) < ENOUGH or not trials.settings or not np.ptp(trials.gain):
-        return None
+        return []
     from kit.learn import importance
 
-    frame = trials.frame[trials.settings]
-    found = importance.of_trials(frame, trials.gain, seed, FORESTS, TREES)
-    rows = [(row.name, percent(row.share), percent(row.low), percent(row.high)) for row in found]
+    return importance.of_trials(trials.frame[trials.settings], trials.gain, seed, FORESTS, TREES)
+
+
+def importance_table(name: str, found: Sequence[Importance]) -> Table | None:
+    """The share of each setting with its least and most."""
+    if not found:
+        return None
+    rows = [(one.name, percent(one.share), percent(one.low), percent(one.high)) for one in found]
     head = ("setting", "share of the variance", "least", "most")
-    return Table(f"Importance of settings, {trials.name}", head, rows)
+    return Table(f"Importance of settings, {name}", head, rows)
 
 
-def importance_chart(n: int, name: str, table: Table | None) -> str:
+def importance_chart(n: int, name: str, found: Sequence[Importance]) -> str:
     """The same as bars."""
-    if table is None:
+    if not found:
         return ""
-    found = [
-        (row[0], float(row[1].split("\u00a0")[0]), f"{row[1]} ({row[2]} to {row[3]})") for row in table.rows
-    ]
     from kit.show import score_plots
 
-    label = f"Importance of {len(found)} settings of {name}: the first is {found[0][0]} with {found[0][2]}"
-    return score_plots.bars(f"importance-{n}", label, "share of the losses' variance, %", found)
+    bars = [
+        (one.name, 100 * one.share, f"{percent(one.share)} ({percent(one.low)} to {percent(one.high)})")
+        for one in found
+    ]
+    label = f"Importance of {len(bars)} settings of {name}: the first is {bars[0][0]} with {bars[0][2]}"
+    return score_plots.bars(f"importance-{n}", label, "share of the losses' variance, %", bars)
 
 
 def importance_words(trials: Trials) -> str:

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import cv2
 import numpy as np
 
 from kit.errors import KitError
 from kit.learn import attention
 from kit.read import store
-from kit.read.reader import Pixels
 from kit.read.store import Tiles
 from kit.read.tissue import KINDS, TISSUE
 from kit.show import sheet
@@ -68,15 +66,7 @@ def _drawn(path: Path, codes: Sequence[int]) -> bytes:
     colours = np.zeros((256, 4), np.uint8)
     for code in codes:
         colours[code] = (*sheet.PALETTE[KINDS[code]], 255)
-    return _png(colours[kinds]) if kinds.size else b""
-
-
-def _png(pixels: Pixels) -> bytes:
-    """uint8 (H, W, 4), red first, as PNG."""
-    done, stream = cv2.imencode(".png", pixels[..., [2, 1, 0, 3]])
-    assert done
-    found: bytes = stream.tobytes()
-    return found
+    return store.encode(colours[kinds]) if kinds.size else b""
 
 
 def _kinds(tiles: Tiles) -> list[Shapes]:

@@ -19,6 +19,7 @@ from kit.errors import ImageError, KitError
 from kit.parallel import cores
 from kit.read import store
 from kit.read.reader import Pixels, Reader, opener, resized
+from kit.show.pictures import fitted
 from kit.show.view import overviews
 from kit.show.view.listing import Listing
 from kit.show.view.pyramid import SIDE, Pyramid, Square
@@ -201,7 +202,7 @@ class Slides:
                     return b""
                 factor = max(1, max(opened.coarse.shape[:2]) // (2 * THUMBNAIL))
                 picture = np.asarray(opened.coarse[::factor, ::factor])
-        return jpeg(_fitted(picture))
+        return jpeg(fitted(picture, THUMBNAIL))
 
 
 def pixels_of(opened: Opened, square: Square) -> Pixels:
@@ -237,11 +238,7 @@ def _read(reader: Reader, square: Square) -> Pixels:
 
 def jpeg(pixels: Pixels, quality: int = QUALITY) -> bytes:
     """A picture, uint8 (height, width, 3), as JPEG."""
-    bgr = np.ascontiguousarray(pixels[..., ::-1])
-    done, stream = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, quality))
-    assert done
-    found: bytes = stream.tobytes()
-    return found
+    return store.encode(pixels, ".jpg", (cv2.IMWRITE_JPEG_QUALITY, quality))
 
 
 def _stored(path: Path) -> Pixels | None:
@@ -257,13 +254,6 @@ def _stored(path: Path) -> Pixels | None:
     except KitError as error:
         log.info("view: %s", error.message)
         return None
-
-
-def _fitted(picture: Pixels) -> Pixels:
-    """At most as large as a thumbnail."""
-    height, width = picture.shape[:2]
-    scale = min(1.0, THUMBNAIL / max(height, width))
-    return resized(picture, max(1, round(width * scale)), max(1, round(height * scale)))
 
 
 def _close(opened: Opened) -> None:

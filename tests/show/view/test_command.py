@@ -42,14 +42,19 @@ def options(**given: object) -> argparse.Namespace:
     return argparse.Namespace(**{"port": 0, "open": False, "split": ["train", "test"], **given})
 
 
-def test_ctrl_c_ends_the_command_with_goodbye_and_zero(slides: Path, tmp_path: Path) -> None:
-    (tmp_path / "task.py").write_text(TASK)
+def started(slides: Path, folder: Path, declaration: str) -> subprocess.Popen[str]:
+    """The command of a competition in a folder."""
+    (folder / "task.py").write_text(declaration)
     words = [sys.executable, "-m", "kit", "view", "task.py", "--data", str(slides / "data")]
-    process = subprocess.Popen(
-        words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
+    return subprocess.Popen(
+        words, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # of a background
     )  # fmt: skip
+
+
+def test_ctrl_c_ends_the_command_with_goodbye_and_zero(slides: Path, tmp_path: Path) -> None:
+    process = started(slides, tmp_path, TASK)
     try:
         assert process.stdout is not None
         said = process.stdout.readline()
@@ -75,13 +80,7 @@ overviews.make = lambda path, reader: time.sleep(60)
 
 
 def test_ctrl_c_again_ends_it_at_once_and_well(slides: Path, tmp_path: Path) -> None:
-    (tmp_path / "task.py").write_text(TASK + SLOW)
-    words = [sys.executable, "-m", "kit", "view", "task.py", "--data", str(slides / "data")]
-    process = subprocess.Popen(
-        words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # of a background
-    )  # fmt: skip
+    process = started(slides, tmp_path, TASK + SLOW)
     try:
         assert process.stdout is not None and process.stderr is not None
         url = re.findall(r"http\S+", process.stdout.readline())[0]
