@@ -1,4 +1,4 @@
-"""Many independent tasks over the threads of this machine, or a Dask cluster, with a progress bar."""
+"""Many independent tasks over the threads or processes of this machine, or a Dask cluster, with a bar."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Generic, TypeVar, cast
 
 import joblib
+from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from kit import cluster
+from kit.errors import StageError
 from kit.progress import Bar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+IDLE = 10  # seconds after which a process ends whose parent was killed
+MANY = 400  # tasks that processes are started for, which takes them two seconds or three
 
 
 def cores() -> int:
@@ -62,18 +67,26 @@ def run_all(
     scheduler: str = "",
     lost: Callable[[Item], Result] | None = None,
     shared: Sequence[Path] = (),
+    python: bool = False,
 ) -> list[Result]:
     """``[function(item) for item in items]``, in the order of ``items`` whoever computes them, and where.
 
-    Threads, not processes: every decoder and codec used here releases the GIL. After an error or Ctrl-C
+    Threads where the time goes into decoders and codecs, which all release the GIL. After an error or Ctrl-C
     the tasks that run are waited for: a thread inside native code must not outlive the interpreter.
 
     Args:
         scheduler: empty, or a Dask cluster instead of threads: see :func:`kit.cluster.run_all`, which
             uses ``lost`` and ``shared``.
+        python: a task is mostly Python's own work, a few milliseconds of it: `MANY` go to processes, where
+            threads would wait for each other more than they work.
+
+    Raises:
+        StageError: a process was killed.
     """
     if scheduler:
         return cluster.run_all(function, items, workers, what, scheduler, lost, shared)
+    if python and workers > 1 and len(items) >= MANY:
+        return _apart(function, items, workers, what)
     task: _Task[Item, Result] = _Task(function)
     pool = joblib.Parallel(n_jobs=max(1, workers), prefer="threads", return_as="generator")
     try:
@@ -84,3 +97,26 @@ def run_all(
     if task.failure is not None:
         raise task.failure
     return cast(list[Result], found)  # nothing was skipped: no task failed
+
+
+def _apart(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int, what: str
+) -> list[Result]:
+    """The same by processes, which end with it."""
+    pool = joblib.Parallel(
+        n_jobs=workers,
+        backend="loky",
+        return_as="generator",
+        batch_size=16,
+        idle_worker_timeout=IDLE,
+    )
+    try:
+        results = pool(joblib.delayed(function)(item) for item in items)
+        return list(Bar(results, total=len(items), desc=what, unit="image"))
+    except TerminatedWorkerError as error:
+        raise StageError(
+            f"{what}: a process was killed, for want of memory or by what it read",
+            "repeat it with --workers 1; or with --scheduler local, which finds the image",
+        ) from error
+    finally:
+        get_reusable_executor().shutdown(kill_workers=True)

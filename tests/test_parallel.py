@@ -1,4 +1,4 @@
-"""Tasks over threads and over a Dask cluster: the same results, whoever dies on the way."""
+"""Tasks over threads, processes and a Dask cluster: the same results, whoever dies on the way."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from kit import cluster
+from kit import cluster, parallel
 from kit.errors import DataError, KitError, SettingError, StageError
 from kit.parallel import run_all
 
@@ -26,6 +26,9 @@ TASKS = """
 
     def square(n):
         return n * n
+
+    def process(n):
+        return n, os.getpid()
 
     def deadly(n):
         if n == 2:
@@ -124,6 +127,42 @@ def test_the_first_failure_stops_the_rest() -> None:
     with pytest.raises(DataError, match="wrong"):
         run_all(failing, range(50), 1, "failures")
     assert len(done) < 50
+
+
+def processes(command: str) -> int:
+    """How many processes of a pool there are."""
+    found = subprocess.run(["ps", "ax", "-o", "args"], capture_output=True, text=True, check=True)
+    return found.stdout.count(command)
+
+
+@pytest.fixture
+def many(tasks: object, monkeypatch: pytest.MonkeyPatch) -> object:
+    """Six tasks are many."""
+    monkeypatch.setattr(parallel, "MANY", 6)
+    return tasks
+
+
+def test_many_tasks_of_python_s_own_go_to_processes_and_come_back_in_order(many: object) -> None:
+    found = run_all(many.process, range(40), 2, "processes", python=True)  # type: ignore[attr-defined]
+    assert [n for n, _ in found] == list(range(40))
+    assert os.getpid() not in {number for _, number in found}
+    few = run_all(many.process, range(5), 2, "processes", python=True)  # type: ignore[attr-defined]
+    alone = run_all(many.process, range(9), 1, "processes", python=True)  # type: ignore[attr-defined]
+    assert {number for _, number in few + alone} == {os.getpid()}, "where they do not pay"
+
+
+def test_an_error_in_a_process_is_the_error_and_ends_them_all(many: object) -> None:
+    before = processes("popen_loky")
+    with pytest.raises(DataError, match="item 1 is wrong") as caught:
+        run_all(many.wrong, range(60), 2, "failures", python=True)  # type: ignore[attr-defined]
+    assert caught.value.hint == "mend it"
+    assert processes("popen_loky") <= before
+
+
+def test_a_process_that_is_killed_is_said_with_what_to_type(many: object) -> None:
+    with pytest.raises(StageError, match="naps: a process was killed") as caught:
+        run_all(many.deadly, range(6), 2, "naps", python=True)  # type: ignore[attr-defined]
+    assert "--workers 1" in caught.value.hint and "--scheduler local" in caught.value.hint
 
 
 def test_dask_is_not_imported_unless_it_is_asked_for() -> None:

@@ -36,6 +36,7 @@ from kit.read.store import Tiles
 from kit.state import Run
 
 VERSION = 3
+FULL = 8  # passes that images are gathered for, at least, where there are so many
 log = logging.getLogger("kit")
 Floats = NDArray[np.float64]
 Features = NDArray[np.float32]
@@ -258,11 +259,20 @@ def _encoded(
     """The same from pixels; the features of a few images and the pixels of a few passes are held at once."""
     network.to(encode.device()).to(memory_format=torch.channels_last)
     passes = embed.passes(run, model, views.coset(model.training.views, 0))
-    for start in range(0, len(ids), embed.CHUNK):
-        images = embed.read_all(run, split, ids[start : start + embed.CHUNK])
+    for images in _filling(run, split, ids, FULL * passes.batch):
         features = encode.bags(network, images, passes, mean=True)[:, 0]
         ends = np.cumsum([len(tiles) for tiles in images])[:-1]
         yield from zip(np.split(features, ends), [tiles.weight for tiles in images], strict=True)
+
+
+def _filling(run: Run, split: str, ids: Ids, tiles: int) -> Iterator[list[Tiles]]:
+    """Images, a few at a time, with at least so many tiles together: the last pass of each few is padded."""
+    images: list[Tiles] = []
+    for start in range(0, len(ids), embed.CHUNK):
+        images += embed.read_all(run, split, ids[start : start + embed.CHUNK])
+        if sum(map(len, images)) >= tiles or start + embed.CHUNK >= len(ids):
+            yield images
+            images = []
 
 
 def _table(run: Run, model: Model, fold: str, units: pd.Series[str], values: Floats) -> pd.DataFrame:

@@ -8,6 +8,7 @@ any step, at a fixed size; a photograph that is all of one colour has them too.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -53,7 +54,9 @@ def measure(picture: Pixels) -> dict[str, float]:
 def _quantiles(values: NDArray[np.generic], shares: tuple[float, ...]) -> list[float]:
     """The values below which these shares of them lie; the nearest one of them, not between two."""
     places = np.rint(np.array(shares) * (values.size - 1)).astype(int)
-    return np.sort(values.ravel())[places].tolist()  # type: ignore[no-any-return]
+    # A radix sort, of bytes alone: there it takes a twentieth of the time, of floats ten times as much.
+    kind: Literal["stable"] | None = "stable" if values.dtype == np.uint8 else None
+    return np.sort(values.ravel(), kind=kind)[places].tolist()  # type: ignore[no-any-return]
 
 
 def _background(pixels: Pixels, grey: Pixels) -> NDArray[np.float64]:

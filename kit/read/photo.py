@@ -17,6 +17,7 @@ from kit.read.picture import Picture, read_bytes
 from kit.read.reader import Pixels, check_there
 from kit.read.steps import check_steps
 
+WHOLE = True  # see `kit.read.reader.whole`
 DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and detectors have
 
 

@@ -43,6 +43,7 @@ from kit.read.reader import Pixels, check_there
 Values: TypeAlias = NDArray[Any]
 Step: TypeAlias = Callable[[Values, Dataset], Values | None]  # None: the file does not ask for it
 
+WHOLE = True  # see `kit.read.reader.whole`
 MOST = 2**27  # pixels: a mammogram of 4 x 6 thousand has a fifth of it
 ROWS = 256  # rows that are looked up at a time, since their indices take four times what they do
 HEAD = ("Rows", "Columns", "PhotometricInterpretation", "BitsStored", "BitsAllocated", "NumberOfFrames")

@@ -110,6 +110,11 @@ def opener(name: str) -> Callable[[Path, TileGrid], Reader]:
     return opened
 
 
+def whole(name: str) -> bool:
+    """Whether an image of this reader is its own only tile, so that most of the work on it is Python's."""
+    return bool(getattr(_module(name), "WHOLE", False))
+
+
 def check_steps(name: str, steps: Sequence[str]) -> None:
     """Refuse steps that a reader has not, before an image is opened.
 

@@ -16,7 +16,7 @@ import pandas as pd
 from kit import files, parallel
 from kit.errors import DataError, SettingError, StageError, listed
 from kit.read import appearance, budget, shortcuts
-from kit.read.reader import fingerprint
+from kit.read.reader import fingerprint, whole
 from kit.read.tiler import LOOKS, VERSION, Source, Tiler, coords_digest
 from kit.state import Run
 
@@ -68,7 +68,8 @@ def run(run: Run) -> list[Path]:
     size = sum(_bytes_of(path) for path in {files.split_archive(s.path)[0] for s in rest})
     log.info("tile: %d images, %d still to do (%.1f GB)", len(everything), len(rest), size / 1e9)
     shared = [run.data, run.work]
-    made = parallel.run_all(work.tile, rest, run.workers, "tile", run.scheduler, work.lost, shared)
+    python = whole(run.competition.reader)
+    made = parallel.run_all(work.tile, rest, run.workers, "tile", run.scheduler, work.lost, shared, python)
     every = [*known.values(), *made]
     table, looks = write_images(run, every), write_appearance(run, every)
     path, kept = run.folder("tile") / IMAGES, run.folder("tile") / SOURCES

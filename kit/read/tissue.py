@@ -118,7 +118,7 @@ def background_colour(overview: Pixels) -> Pixels:
     pixels = overview[_flat(overview)] if overview.size else overview.reshape(0, 3)
     if len(pixels) == 0:
         return WHITE
-    darkest = pixels.min(axis=1)
+    darkest = density.extremes(pixels[None])[0].ravel()
     weight = (np.arange(256) / 255.0) ** 6
     bins = pixels >> 3
     places = (bins[:, 0].astype(np.int32) << 10) | (bins[:, 1].astype(np.int32) << 5) | bins[:, 2]
@@ -139,9 +139,11 @@ def tissue_mask(overview: Pixels, background: Pixels) -> Mask:
 def _smoothed(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     """Each bin of (n, n, n) with its neighbours: a peak between two bins must not lose to a lower one."""
     for axis in range(3):
-        wide = np.pad(counts, [(1, 1) if other == axis else (0, 0) for other in range(3)])
-        low, middle, high = (np.take(wide, range(s, s + counts.shape[axis]), axis) for s in range(3))
-        counts = low + middle + high
+        alone = np.moveaxis(counts, axis, 0)
+        summed = alone.copy()
+        summed[1:] += alone[:-1]
+        summed[:-1] += alone[1:]
+        counts = np.moveaxis(summed, 0, axis)
     return counts
 
 

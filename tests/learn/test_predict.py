@@ -242,6 +242,23 @@ def test_an_image_is_predicted_the_same_in_any_company(mode: str, make_bags: Mak
     assert predict.predict_images(run, model, network, "train", ids[:0]).shape == (0, 2)
 
 
+def test_images_of_few_tiles_fill_passes_together(make_bags: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_bags()
+    model, network = fitted(run, "scratch")
+    ids = labelled(run).index.to_numpy(dtype=object)
+    monkeypatch.setattr(embed, "CHUNK", 1)
+    batch = run.competition.training.infer_batch
+    count, passes, embedded = sum(map(len, embed.read_all(run, "train", ids))), [], network.embed
+    monkeypatch.setattr(network, "embed", lambda pixels: passes.append(len(pixels)) or embedded(pixels))
+    found = []
+    for full in (1, 1000):
+        passes.clear()
+        monkeypatch.setattr(predict, "FULL", full)
+        found.append(predict.predict_images(run, model, network, "train", ids))
+    assert passes == [batch] * -(-count // batch), "only the last one is padded"
+    np.testing.assert_allclose(*found, atol=1e-5)
+
+
 def test_a_class_of_no_images_is_dropped_and_sigmoids_are_made_to_sum_to_one(make_bags: Make) -> None:
     run = make_bags(extra="class", loss="binary")
     model, network = fitted(run, "frozen")

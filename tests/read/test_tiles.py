@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -363,6 +364,26 @@ def test_a_photograph_is_a_bag_of_one(archived: bool, tmp_path: Path, make_run: 
     found = store.read(store.path_of(run.folder("tile"), "train", "a"))
     assert (found.x[0], found.y[0], found.size[0]) == (0, 0, 120)
     assert found.decode().shape == (1, 48, 48, 3)
+
+
+def test_processes_store_of_photographs_the_bytes_that_threads_do(
+    tmp_path: Path, make_run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    for n in range(4):
+        pixels = np.random.default_rng(n).integers(0, 256, (50, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "data" / f"{n}.png")
+    (tmp_path / "data" / "4.png").write_text("no picture")
+    names = {str(n): f"{n}.png" for n in range(6)}
+    run = make_run(names, reader="photo", tiles=TileGrid(size=24), workers=2)
+    found = []
+    for many in (6, 7):
+        monkeypatch.setattr(parallel, "MANY", many)
+        shutil.rmtree(run.folder("tile"), ignore_errors=True)
+        tiles.run(run)
+        found.append(contents(run.folder("tile")))
+    assert found[0] == found[1] and len(found[0]) >= 4 + 3
+    assert tiles.load_images(run)["status"].tolist() == ["ok"] * 4 + ["unreadable", "missing"]
 
 
 @pytest.mark.skipif(not SLIDES.is_dir(), reason="../shared/data is not there")
