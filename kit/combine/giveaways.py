@@ -127,21 +127,30 @@ def size_shares(sizes: pd.Series[str], labels: Labels, outer: Labels, metric: Me
     return np.asarray(found / found.sum(axis=1, keepdims=True))
 
 
-def area_interval(labels: Labels, values: Array) -> tuple[float, float]:
+def area_interval(labels: Labels, values: Array, groups: NDArray[np.object_]) -> tuple[float, float]:
     """The 95 % interval of the area under the ROC curve of two classes.
 
-    DeLong, DeLong, Clarke-Pearson 1988, https://doi.org/10.2307/2531595.
+    DeLong, DeLong, Clarke-Pearson 1988, https://doi.org/10.2307/2531595, of rows by themselves; of groups
+    Obuchowski 1997, https://doi.org/10.2307/2533958.
 
     Args:
         labels: 0 or 1 ``(n,)``. values: the higher the likelier 1 ``(n,)``.
+        groups: what each row belongs to; rows of one hang together ``(n,)``.
     """
     ranks = rankdata(values)
     positive, negative = (ranks[labels == k] - rankdata(values[labels == k]) for k in (1, 0))
     # The share of the other class that each row stands on the right side of.
     right = positive / len(negative), 1 - negative / len(positive)
     area = float(right[0].mean())
-    spread = float(np.sqrt(sum(float(side.var(ddof=1)) / len(side) for side in right)))
-    reach = float(ndtri(0.975)) * spread
+    known = np.unique(groups.astype(str), return_inverse=True)[1]
+    # How far the rows of each group are off the mean together, positives and negatives, as shares of all.
+    sides = [known[labels == k] for k in (1, 0)]
+    off = [np.bincount(s, r - area, known.max() + 1) / len(r) for s, r in zip(sides, right, strict=True)]
+    counts = [len(np.unique(side)) for side in sides]
+    alone = sum(n / (n - 1) * float(part @ part) for n, part in zip(counts, off, strict=True))
+    total = len(np.unique(known))
+    together = 2 * total / (total - 1) * float(off[0] @ off[1])
+    reach = float(ndtri(0.975)) * float(np.sqrt(max(0.0, alone + together)))
     return max(0.0, area - reach), min(1.0, area + reach)
 
 
@@ -158,7 +167,7 @@ def _scored(
     for name, (features, p) in values.items():
         area = metrics.area_under_curve(labels, p)
         two = p.shape[1] == 2
-        areas = area_interval(labels, p[:, 1]) if two else (np.nan, np.nan)
+        areas = area_interval(labels, p[:, 1], groups) if two else (np.nan, np.nan)
         interval = metrics.interval(metric, labels, p, bootstrap)
         found.append(Giveaway(name, features, metric.score(labels, p), *interval, area, *areas))
     return found

@@ -28,7 +28,7 @@ def test_the_interval_of_the_area_covers_as_often_as_it_says() -> None:
     true = 0.7602  # of normal scores one standard deviation apart
     for _ in range(400):
         labels = (draw.random(150) < 0.4).astype(np.int64)
-        low, high = area_interval(labels, draw.normal(labels))
+        low, high = area_interval(labels, draw.normal(labels), np.arange(150).astype(object))
         covered += low <= true <= high
     assert 0.92 <= covered / 400 <= 0.98
 
@@ -36,9 +36,34 @@ def test_the_interval_of_the_area_covers_as_often_as_it_says() -> None:
 def test_the_interval_of_the_area_counts_ties_by_half() -> None:
     labels = np.tile([0, 0, 0, 1, 1, 1], 30)
     values = np.tile([0.1, 0.1, 0.5, 0.1, 0.5, 0.5], 30)
-    low, high = area_interval(labels, values)
+    alone = np.arange(len(labels)).astype(object)
+    low, high = area_interval(labels, values, alone)
     assert (low + high) / 2 == pytest.approx(roc_auc_score(labels, values))
-    assert area_interval(labels, labels.astype(float)) == (1.0, 1.0)
+    assert area_interval(labels, labels.astype(float), alone) == (1.0, 1.0)
+
+
+def test_rows_that_hang_together_widen_the_interval_of_the_area_until_it_covers() -> None:
+    draw, together, alone = np.random.default_rng(0), 0, 0
+    true = 0.7602  # of normal scores one standard deviation apart
+    groups = np.repeat(np.arange(150), 4).astype(object)
+    for _ in range(400):
+        labels = np.repeat((draw.random(150) < 0.4).astype(np.int64), 4)
+        shared, own = np.repeat(draw.normal(size=150), 4), draw.normal(size=600)
+        values = labels + np.sqrt(0.6) * shared + np.sqrt(0.4) * own
+        low, high = area_interval(labels, values, groups)
+        together += low <= true <= high
+        low, high = area_interval(labels, values, np.arange(600).astype(object))
+        alone += low <= true <= high
+    assert 0.92 <= together / 400 <= 0.98 and alone / 400 < 0.85
+
+
+def test_a_row_that_is_there_twice_counts_once_for_the_interval_of_the_area() -> None:
+    draw = np.random.default_rng(1)
+    labels = (draw.random(100) < 0.5).astype(np.int64)
+    values, groups = draw.normal(labels), np.arange(100).astype(object)
+    once = area_interval(labels, values, groups)
+    twice = area_interval(*(np.repeat(part, 2) for part in (labels, values, groups)))
+    assert once == pytest.approx(twice)
 
 
 def test_metadata_are_sizes_and_readers_of_each_image() -> None:

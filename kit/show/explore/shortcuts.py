@@ -139,15 +139,15 @@ def section(data: Data) -> Section:
 def scored(units: Units, probabilities: Array) -> Row:
     """Score and AUC of probabilities ``(units, K)`` with their 95 % intervals; NaN where there is none.
 
-    The gain is how much lower they score than the constant, resampled together. The interval of the AUC takes
-    every unit for one of its own, so there is none where groups have several; nor is there of a perfect
-    order, which has no spread to be told by.
+    The gain is how much lower they score than the constant, resampled together. The AUC of a perfect order
+    has no interval: there is no spread to tell it by.
     """
     metric, labels, draws = units.data.run.competition.metric, units.labels, units.bootstrap
     low, high = metrics.interval(metric, labels, probabilities, draws)
     gain = metrics.compare(metric, labels, probabilities, units.constant, draws)
-    alone = probabilities.shape[1] == 2 and len(np.unique(units.groups)) == len(labels)
-    areas = giveaways.area_interval(labels, probabilities[:, 1]) if alone else (math.nan, math.nan)
+    areas = (math.nan, math.nan)
+    if probabilities.shape[1] == 2:
+        areas = giveaways.area_interval(labels, probabilities[:, 1], units.groups)
     areas = areas if areas[0] < areas[1] else (math.nan, math.nan)
     row = {"score": metric.score(labels, probabilities), "low": low, "high": high}
     row |= {"auc": metrics.area_under_curve(labels, probabilities), "auc_low": areas[0], "auc_high": areas[1]}
@@ -291,8 +291,6 @@ def _notes(units: Units, rows: Mapping[str, Row]) -> list[Words]:
     notes = []
     if len(units.data.run.competition.classes) > 2:
         notes.append("AUC is the mean over the classes of one against the rest.")
-    elif rows and len(np.unique(units.groups)) < len(units.groups):
-        notes.append("AUC has no interval, since groups have several units.")
     if ALL in rows and EXACT in rows:
         notes.append(
             f"Besides the {EXACT}, which is a table of shares, {ALL} is one regression of all others."
