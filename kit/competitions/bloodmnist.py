@@ -1,7 +1,7 @@
-r"""A data set of MedMNIST with its own split: blood cells of 28 or 64 pixels, an ``.npz`` file as shipped.
+r"""The blood cells as MedMNIST has them, with its own split: 28 or 64 pixels, an ``.npz`` file as shipped.
 
-python run_all.py tests/real/medmnist.py --data bloodmnist_64.npz --weights mobilenetv2_100=FILE
-python -m tests.real.medmnist bloodmnist_64.npz submissions/bloodmnist/RUN/submission.csv RESULTS
+python run_all.py bloodmnist --data bloodmnist_64.npz --weights mobilenetv2_100=FILE
+python -m kit.competitions.bloodmnist bloodmnist_64.npz submissions/bloodmnist/RUN/submission.csv RESULTS
 
 The first command learns from ``train`` and ``val``, of which folds are made, and predicts ``test``; the
 second writes what it says there as a result file of MedMNIST's evaluator (Yang et al. 2023): a row an image,
@@ -13,9 +13,7 @@ its number and its probabilities.
 
 from __future__ import annotations
 
-import re
-import sys
-from dataclasses import dataclass
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +28,6 @@ from kit.files import read_strings, write_file, write_text
 from kit.metrics import Array, LogLoss, area_under_curve
 
 SPLITS = ("train", "val", "test")
-NAME = re.compile(
-    r"(?P<flag>\w+?)_(?P<split>train|val|test)_\[AUC\](?P<auc>[\d.]+)_\[ACC\](?P<acc>[\d.]+)@(?P<run>.+)\.csv"
-)
 # Our tables, and the splits in them; MedMNIST numbers the classes in the same order.
 PLACES = {"train": ("train", "val"), "test": ("test",)}
 
@@ -77,18 +72,6 @@ BLOODMNIST = Competition(
     ),
     tuning=Tuning(trials=0),
 )
-
-
-@dataclass(frozen=True)
-class Result:
-    """A result file: what its name says, and its probabilities ``(n, K)`` in the order of the data set."""
-
-    flag: str
-    split: str
-    run: str
-    auc: float
-    acc: float
-    probabilities: Array
 
 
 def labels_of(file: Path, split: str) -> NDArray[np.int64]:
@@ -138,27 +121,6 @@ def write(
     return path
 
 
-def read(path: Path) -> Result:
-    """Read a result file; its rows may be in any order.
-
-    Raises:
-        DataError: its name or its rows are not as MedMNIST's.
-    """
-    name = NAME.fullmatch(path.name)
-    hint = "it is written {flag}_{split}_[AUC]{auc:.3f}_[ACC]{acc:.3f}@{run}.csv, without a header"
-    if name is None:
-        raise DataError(f"{path.name} is not the name of a MedMNIST result", hint)
-    try:
-        rows = pd.read_csv(path, header=None, index_col=0, dtype=np.float64)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}", hint) from error
-    if sorted(rows.index) != list(range(len(rows))) or rows.isna().to_numpy().any():
-        raise DataError(f"{path}: its {len(rows)} rows do not number the images from 0 on", hint)
-    said = name.groupdict()
-    numbers = float(said["auc"]), float(said["acc"])
-    return Result(said["flag"], said["split"], said["run"], *numbers, rows.sort_index().to_numpy())
-
-
 def ordered(table: Path, ids: list[str], classes: tuple[str, ...]) -> Array:
     """The probabilities ``(n, K)`` of a submission, in the order of ``ids``.
 
@@ -181,5 +143,21 @@ def result(data: Path, submission: Path, folder: Path, flag: str = "bloodmnist")
     return write(folder, flag, "test", labels, ordered(submission, ids, CLASSES))
 
 
+def main() -> int:
+    """The second of the commands above."""
+    parser = argparse.ArgumentParser(
+        "python -m kit.competitions.bloodmnist",
+        description="Write a submission as a result file of MedMNIST's evaluator.",
+    )
+    parser.add_argument("data", type=Path, help="the .npz file of MedMNIST")
+    parser.add_argument("submission", type=Path, help="submissions/bloodmnist/<run>/submission.csv")
+    parser.add_argument("folder", type=Path, help="where the result file is written")
+    options = parser.parse_args()
+    print(result(options.data, options.submission, options.folder))
+    return 0
+
+
 if __name__ == "__main__":
-    print(result(*map(Path, sys.argv[1:4])))
+    from kit.__main__ import guarded
+
+    raise SystemExit(guarded(main))
