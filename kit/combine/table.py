@@ -29,10 +29,13 @@ def sentences(content: dict[str, Any]) -> list[str]:
     if content.get("chosen"):
         found.append(f"choose took {content['chosen']}")
     found += [_limit(gain) for gain in gains if gain["first"] == "limit"]
-    found += [standing(gain["first"], "the constant", gain) for gain in gains if gain["second"] == "constant"]
+    against = [gain for gain in gains if gain["second"] == "constant"]
+    found += [standing(gain["first"], "the constant", gain) for gain in against]
     found += _rivals([gain for gain in gains if gain["second"] != "constant" and gain["first"] != "limit"])
     if content.get("simplest"):
         found.append(f"the simplest within one standard error of the best is {content['simplest']}")
+        if any(verb(gain) == "LOSES TO" for gain in against):
+            found.append(f"submit that instead: --set combine.method='{content['simplest']}'")
     if content.get("submissions"):
         found.append(_bold(content["submissions"]))
     if content["uncovered"]:

@@ -100,6 +100,13 @@ def test_rivals_of_one_verdict_share_a_sentence_and_equal_ones_have_no_size() ->
         assert said + "\n" in text + "\n"
 
 
+def test_a_blend_that_loses_to_the_constant_is_said_with_what_to_type() -> None:
+    for gain, said in ((-0.05, 1), (0.05, 0), (-0.01, 0)):
+        gains = [{"first": "ridge pool", "second": "constant", "gain": gain, "se": 0.01}]
+        text = render(content(gains=gains, simplest="platt"))
+        assert text.count("submit that instead: --set combine.method='platt'") == said
+
+
 def test_what_was_chosen_is_said_and_choose_has_no_article() -> None:
     gains = [{"first": "choose", "second": "constant", "gain": 0.05, "se": 0.01}]
     text = render(content(gains=gains, chosen="logit mean", simplest="platt"))
