@@ -182,7 +182,23 @@ def read_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]] | N
 
 def numbers(cells: pd.DataFrame) -> pd.DataFrame:
     """Text cells as floats; NaN where one is no number."""
-    return pd.DataFrame({name: pd.to_numeric(cells[name], errors="coerce") for name in cells})
+    return pd.DataFrame({name: _numbers(cells[name]) for name in cells})
+
+
+def _numbers(cells: pd.Series[str]) -> pd.Series[float]:
+    """A column of them; pandas alone takes ``+5e 2`` for a number, and may be off by the last digit."""
+    found: pd.Series[float] = pd.to_numeric(cells, errors="coerce")
+    if found.dtype.kind != "f" or cells.dtype.kind == "f":
+        return found
+    said = zip(cells, found.isna(), strict=True)
+    return pd.Series([np.nan if none else _float(text) for text, none in said], cells.index, dtype=float)
+
+
+def _float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return np.nan
 
 
 def digest(content: object) -> str:

@@ -18,7 +18,6 @@ from kit.progress import Bar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-IDLE = 10  # seconds after which a process ends whose parent was killed
 MANY = 400  # tasks that processes are started for, which takes them two seconds or three
 
 
@@ -103,13 +102,7 @@ def _apart(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int, what: str
 ) -> list[Result]:
     """The same by processes, which end with it."""
-    pool = joblib.Parallel(
-        n_jobs=workers,
-        backend="loky",
-        return_as="generator",
-        batch_size=16,
-        idle_worker_timeout=IDLE,
-    )
+    pool = joblib.Parallel(n_jobs=workers, backend="loky", return_as="generator", batch_size=16)
     try:
         results = pool(joblib.delayed(function)(item) for item in items)
         return list(Bar(results, total=len(items), desc=what, unit="image"))

@@ -191,6 +191,13 @@ def test_a_cell_that_is_no_number_becomes_nan() -> None:
     assert found.iloc[0] == 1.5 and found.isna().tolist() == [False, True, True]
 
 
+def test_a_cell_is_the_number_that_python_reads_there_to_the_last_digit() -> None:
+    texts = ["0.09999999999999998", "+7e50", "5", "+5e 2", "1_000", "inf", "5e-324"]
+    found = files.numbers(pd.DataFrame({"a": texts}, dtype=object))["a"].tolist()
+    assert found[:3] == [0.09999999999999998, 7e50, 5.0] and np.isnan(found[3:5]).all()
+    assert found[5:] == [np.inf, 5e-324]
+
+
 def test_a_digest_ignores_the_order_of_keys_and_sees_every_value() -> None:
     assert files.digest({"a": 1, "b": 2}) == files.digest({"b": 2, "a": 1})
     contents = [{"a": 1}, {"a": "1"}, {"a": 1.5}, {"a": None}, {"b": 1}, [1], {"a": [1, 2]}, {"a": [2, 1]}]
