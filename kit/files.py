@@ -190,8 +190,9 @@ def _numbers(cells: pd.Series[str]) -> pd.Series[float]:
     found: pd.Series[float] = pd.to_numeric(cells, errors="coerce")
     if found.dtype.kind != "f" or cells.dtype.kind == "f":
         return found
-    said = zip(cells, found.isna(), strict=True)
-    return pd.Series([np.nan if none else _float(text) for text, none in said], cells.index, dtype=float)
+    known = found.notna()
+    found[known] = np.array([_float(text) for text in cells[known]])
+    return found
 
 
 def _float(text: str) -> float:

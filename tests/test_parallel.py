@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from kit import cluster, parallel
@@ -131,8 +132,7 @@ def test_the_first_failure_stops_the_rest() -> None:
 
 def processes(command: str) -> int:
     """How many processes of a pool there are."""
-    found = subprocess.run(["ps", "ax", "-o", "args"], capture_output=True, text=True, check=True)
-    return found.stdout.count(command)
+    return sum(command in " ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"]))
 
 
 @pytest.fixture

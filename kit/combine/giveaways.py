@@ -142,13 +142,13 @@ def area_interval(labels: Labels, values: Array, groups: NDArray[np.object_]) ->
     # The share of the other class that each row stands on the right side of.
     right = positive / len(negative), 1 - negative / len(positive)
     area = float(right[0].mean())
-    known = np.unique(groups.astype(str), return_inverse=True)[1]
+    names, known = np.unique(groups.astype(str), return_inverse=True)
+    total = len(names)
     # How far the rows of each group are off the mean together, positives and negatives, as shares of all.
     sides = [known[labels == k] for k in (1, 0)]
-    off = [np.bincount(s, r - area, known.max() + 1) / len(r) for s, r in zip(sides, right, strict=True)]
+    off = [np.bincount(s, r - area, total) / len(r) for s, r in zip(sides, right, strict=True)]
     counts = [len(np.unique(side)) for side in sides]
     alone = sum(n / (n - 1) * float(part @ part) for n, part in zip(counts, off, strict=True))
-    total = len(np.unique(known))
     together = 2 * total / (total - 1) * float(off[0] @ off[1])
     reach = float(ndtri(0.975)) * float(np.sqrt(max(0.0, alone + together)))
     return max(0.0, area - reach), min(1.0, area + reach)

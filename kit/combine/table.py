@@ -34,7 +34,8 @@ def sentences(content: dict[str, Any]) -> list[str]:
     found += _rivals([gain for gain in gains if gain["second"] != "constant" and gain["first"] != "limit"])
     if content.get("simplest"):
         found.append(f"the simplest within one standard error of the best is {content['simplest']}")
-        if any(verb(gain) == "LOSES TO" for gain in against):
+        losing = {gain["first"] for gain in against if verb(gain) == "LOSES TO"}
+        if losing - {content["simplest"]}:
             found.append(f"submit that instead: --set combine.method='{content['simplest']}'")
     if content.get("submissions"):
         found.append(_bold(content["submissions"]))

@@ -81,8 +81,7 @@ def labels_of(file: Path, split: str) -> NDArray[np.int64]:
         DataError: the file has no such split.
         SettingError: MedMNIST has no such split.
     """
-    if split not in SPLITS:
-        raise SettingError(f"MedMNIST has no split '{split}'", f"it has {', '.join(SPLITS)}")
+    _check_split(split)
     try:
         if file.is_dir():
             found = np.load(file / f"{split}_labels.npy")
@@ -92,6 +91,11 @@ def labels_of(file: Path, split: str) -> NDArray[np.int64]:
     except (OSError, KeyError, ValueError) as error:
         raise DataError(f"{file} has no {split}_labels", "give the .npz file as MedMNIST ships it") from error
     return np.asarray(found).reshape(-1).astype(np.int64)
+
+
+def _check_split(split: str) -> None:
+    if split not in SPLITS:
+        raise SettingError(f"MedMNIST has no split '{split}'", f"it has {', '.join(SPLITS)}")
 
 
 def scores(labels: NDArray[np.int64], probabilities: Array) -> tuple[float, float]:
@@ -108,8 +112,7 @@ def write(
         SettingError: MedMNIST has no such split.
         DataError: there is not one row a label.
     """
-    if split not in SPLITS:
-        raise SettingError(f"MedMNIST has no split '{split}'", f"it has {', '.join(SPLITS)}")
+    _check_split(split)
     if len(labels) != len(probabilities):
         raise DataError(
             f"{len(probabilities)} rows of probabilities for {len(labels)} labels of {flag} {split}",

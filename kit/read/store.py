@@ -169,9 +169,10 @@ def encode(pixels: NDArray[Any], kind: str = ".png", options: Sequence[int] = ()
         kind: the format, by its suffix.
         options: pairs of OpenCV's flags and their values.
     """
-    order = {3: [2, 1, 0], 4: [2, 1, 0, 3]}
-    ordered = pixels[..., order[pixels.shape[2]]] if pixels.ndim == 3 else pixels
-    done, stream = cv2.imencode(kind, np.ascontiguousarray(ordered), options)
+    if pixels.ndim == 3:
+        order = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}[pixels.shape[2]]
+        pixels = cv2.cvtColor(np.ascontiguousarray(pixels), order)
+    done, stream = cv2.imencode(kind, pixels, options)
     assert done
     return stream.tobytes()
 

@@ -29,7 +29,7 @@ from kit.combine import classification
 from kit.combine.sentences import aligned
 from kit.competition import Competition, find
 from kit.data import demo_data
-from kit.files import digest, file_digest, write_text
+from kit.files import digest, file_digest, read_json, write_text
 from kit.learn import models, predict, train
 from kit.learn.dataset import labelled
 from kit.learn.fit import Fit
@@ -159,7 +159,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if options.quick:
         options.work = options.work / "quick"
     run, kept = prepared(options), options.work / "cells.json"
-    known: dict[str, dict[str, object]] = json.loads(kept.read_text()) if kept.is_file() else {}
+    known: dict[str, dict[str, object]] = read_json(kept)
     rows: dict[str, dict[str, object]] = {}
     for network in networks(run.competition):
         key = digest_of(run, network)

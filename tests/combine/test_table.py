@@ -105,6 +105,7 @@ def test_a_blend_that_loses_to_the_constant_is_said_with_what_to_type() -> None:
         gains = [{"first": "ridge pool", "second": "constant", "gain": gain, "se": 0.01}]
         text = render(content(gains=gains, simplest="platt"))
         assert text.count("submit that instead: --set combine.method='platt'") == said
+        assert "instead" not in render(content(gains=gains, simplest="ridge pool"))
 
 
 def test_what_was_chosen_is_said_and_choose_has_no_article() -> None:
